@@ -1,0 +1,32 @@
+/* Every size that comes from a peer, a file or a plugin has its limit here, by name. */
+#ifndef BERTH_BASE_LIMITS_H
+#define BERTH_BASE_LIMITS_H
+
+#define BERTH_KIB(n) ((size_t)(n) << 10)
+#define BERTH_MIB(n) ((size_t)(n) << 20)
+
+/* Logging */
+#define BERTH_LIMIT_LOG_LINE 4096 /* bytes; longer lines are cut */
+
+/* State files, configuration */
+#define BERTH_LIMIT_STATE_FILE BERTH_MIB(16)
+#define BERTH_LIMIT_CONFIG_FILE BERTH_MIB(1)
+
+/* gRPC: see core/grpc for how they are applied */
+#define BERTH_LIMIT_GRPC_MESSAGE BERTH_MIB(16) /* default for both directions */
+#define BERTH_LIMIT_GRPC_HEADERS BERTH_KIB(16)
+#define BERTH_LIMIT_GRPC_STREAMS 256 /* concurrent streams of one connection */
+#define BERTH_LIMIT_GRPC_CONNECTIONS 1024
+
+/* CRI strings */
+#define BERTH_LIMIT_NAME 253 /* names and namespaces, as Kubernetes bounds them */
+#define BERTH_LIMIT_IMAGE_REF 1024
+
+/* ExecSync: each stream's capture; what comes after is read and thrown away */
+#define BERTH_LIMIT_EXEC_OUTPUT BERTH_MIB(16)
+
+/* Children run by the host for plugins */
+#define BERTH_LIMIT_RUN_OUTPUT BERTH_KIB(64)
+#define BERTH_LIMIT_RUN_OUTPUT_MAX BERTH_MIB(16)
+
+#endif

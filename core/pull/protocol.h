@@ -1,0 +1,56 @@
+/* What berthd and berth-pull say to each other.
+ *
+ * A SOCK_SEQPACKET socketpair, berth-pull's end is fd 3. One packet is one JSON object of at most BERTH_PULL_PACKET
+ * bytes, with at most one fd beside it (SCM_RIGHTS). `t` names the packet. Neither side trusts the other's sizes, and
+ * berthd trusts nothing but the syntax of what a puller says: digests are checked for form, counts against limits.
+ *
+ * berthd -> berth-pull, first:
+ *   {"t":"pull", "image": REF (normalised: registry/path:tag or @digest), "registries": PATH, "certs_dirs": [PATH...],
+ *    "auth_files": [PATH...], "auth": {"username","password","auth","identity_token","registry_token",
+ *    "server_address"} | absent, "platform": {"os","architecture","variant"}, "parallel": N, "detached": BOOL,
+ *    "whiteout": "overlay" | "aufs" | "delete"}
+ *   {"t":"import", "ref": REF | absent, ... the same platform, parallel, detached, whiteout}, fd: the file or directory
+ * berth-pull -> berthd:
+ *   {"t":"image", "digest": manifest digest, "config_digest", "layers": [{"diff_id","chain_id","digest","size"}...]}
+ *      an import of an archive with several images sends one `image` ... `record` sequence per image
+ *   {"t":"open", "n": I}           asks for the directory of layer I
+ *   {"t":"opaque", "n": I}, fd     mark this directory of layer I opaque for the driver; no answer, a failure aborts
+ *   {"t":"unpacked", "n": I, "bytes": B, "inodes": N, "implied": M}, fd: memfd with the M implied directories' paths,
+ *      each relative, NUL-terminated, parents first (no fd where M is 0)
+ *   {"t":"progress", "n": I, "done": B, "total": B}   compressed bytes; at most ten a second for each layer
+ *   {"t":"record"}, fd: memfd with the image record (see below)
+ *   {"t":"error", "code": gRPC code, "msg": TEXT}     then it exits
+ * berthd -> berth-pull:
+ *   {"t":"have", "have": [BOOL...]}   answers `image`: layers that need no download
+ *   {"t":"dir", "n": I}, fd           answers `open`: a detached clone of the layer's mount, nodev,nosuid,noexec. Where the
+ *                                     driver is not `detached`, it comes only once layer I-1 is committed, with the
+ *                                     parent's content in it
+ *   {"t":"stored"}                    answers `record`: all layers are committed and the record is on disk
+ *   {"t":"abort", "msg": TEXT}
+ * A closed socket means: stop at once.
+ *
+ * The image record, the only thing that berthd keeps of what came from outside (JSON, at most BERTH_PULL_RECORD bytes):
+ *   {"v":1, "id": "sha256:..." (the config's digest), "digest": manifest digest, "index_digest": where it came through a list,
+ *    "ref": REF | absent, "size": compressed layers + config, "created": RFC 3339 | absent, "os", "architecture", "variant",
+ *    "layers": [{"diff_id","chain_id","digest","size"}...],
+ *    "config": {"user","env":[],"entrypoint":[],"cmd":[],"working_dir","volumes":[],"stop_signal","labels":{},
+ *    "exposed_ports":[]}, "annotations": {}}
+ * ChainID: OCI image-spec, config.md: the first layer's is its DiffID, then sha256 of "PARENT DIFFID".
+ */
+#ifndef BERTH_PULL_PROTOCOL_H
+#define BERTH_PULL_PROTOCOL_H
+
+#define BERTH_PULL_FD 3
+#define BERTH_PULL_PACKET (160 * 1024)
+#define BERTH_PULL_RECORD (4 * 1024 * 1024)
+
+#define BERTH_LIMIT_IMAGE_LAYERS 500
+#define BERTH_LIMIT_MANIFEST (4 * 1024 * 1024)
+#define BERTH_LIMIT_IMAGE_CONFIG (4 * 1024 * 1024)
+#define BERTH_LIMIT_INDEX_ENTRIES 1024
+#define BERTH_LIMIT_LAYER_ENTRIES 1000000 /* tar entries of one layer: one more is refused */
+#define BERTH_LIMIT_LAYER_BYTES (1ULL << 40) /* unpacked */
+#define BERTH_LIMIT_IMPLIED_DIRS 65536
+#define BERTH_LIMIT_PATH 4096
+
+#endif
