@@ -3,6 +3,7 @@
 #ifndef BERTH_LOOP_LOOP_H
 #define BERTH_LOOP_LOOP_H
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <uv.h>

@@ -8,7 +8,15 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "base/fd.h"
 #include "base/mem.h"
+#include "loop/child.h"
 #include "loop/loop.h"
 #include "loop/pool.h"
 
@@ -113,6 +121,107 @@ static void a_timer_fires_once_and_may_free_itself(void **state)
 	berth_loop_free(l);
 }
 
+struct child_case {
+	struct berth_loop *loop;
+	int status, calls;
+	pid_t orphan;
+	int orphan_status;
+};
+
+static void child_done(pid_t pid, int status, void *arg)
+{
+	struct child_case *c = arg;
+	assert_true(pid > 0);
+	c->status = status;
+	c->calls++;
+	berth_loop_stop(c->loop);
+}
+
+static void orphan_done(pid_t pid, int status, void *arg)
+{
+	struct child_case *c = arg;
+	c->orphan = pid;
+	c->orphan_status = status;
+	berth_loop_stop(c->loop);
+}
+
+static void children_are_waited_for_and_orphans_swept(void **state)
+{
+	struct child_case c = {.loop = berth_loop_new()};
+	struct berth_error *err = NULL;
+	pid_t pid;
+	int pidfd, status;
+
+	berth_child_init(c.loop, orphan_done, &c);
+	/* One that the worker way waits for, with output and a passed fd. */
+	int out[2], passed[2];
+	assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(passed, O_CLOEXEC), 0);
+	const char *const argv[] = {"/bin/sh", "-c",
+	        "echo hello; echo three >&3; ls /proc/self/fd | wc -l >&3; exit 7", NULL};
+	struct berth_child_spec spec = {
+	        .argv = argv, .stdio = {-1, out[1], -1}, .keep_fds = &passed[1], .n_keep_fds = 1};
+	assert_int_equal(berth_child_start(&spec, &pid, &pidfd, &err), 0);
+	close(out[1]);
+	close(passed[1]);
+	assert_int_equal(berth_child_wait(pid, pidfd, &status), 0);
+	assert_int_equal(WEXITSTATUS(status), 7);
+	close(pidfd);
+	char *text = NULL;
+	assert_int_equal(berth_read_fd(out[0], 100, &text, NULL), 0);
+	assert_string_equal(text, "hello\n");
+	free(text);
+	assert_int_equal(berth_read_fd(passed[0], 100, &text, NULL), 0);
+	assert_string_equal(text, "three\n5\n"); /* 0 1 2 3 and ls's own */
+	free(text);
+	close(out[0]);
+	close(passed[0]);
+
+	/* One that the loop watches; it leaves an orphan behind. */
+	const char *const argv2[] = {"/bin/sh", "-c", "(sleep 0.3; exit 5) & exit 3", NULL};
+	spec = (struct berth_child_spec){.argv = argv2, .stdio = {-1, -1, -1}};
+	assert_int_equal(berth_child_start(&spec, &pid, &pidfd, &err), 0);
+	berth_child_watch(c.loop, pid, pidfd, child_done, &c);
+	berth_loop_run(c.loop);
+	assert_int_equal(c.calls, 1);
+	assert_int_equal(WEXITSTATUS(c.status), 3);
+	close(pidfd);
+	berth_loop_run(c.loop);
+	assert_true(c.orphan > 0);
+	assert_int_equal(WEXITSTATUS(c.orphan_status), 5);
+
+	/* What cannot be started says why, and leaves nothing. */
+	const char *const none[] = {"/nonexistent/prog", NULL};
+	spec = (struct berth_child_spec){.argv = none, .stdio = {-1, -1, -1}};
+	assert_int_equal(berth_child_start(&spec, &pid, &pidfd, &err), -1);
+	assert_int_equal(err->code, BERTH_NOT_FOUND);
+	assert_non_null(strstr(err->msg, "/nonexistent/prog"));
+	err = berth_error_free(err);
+
+	/* A tree dies as a whole. */
+	const char *const tree[] = {
+	        "/bin/sh", "-c", "sleep 1000 & sh -c 'sleep 1000; true' & wait", NULL};
+	spec = (struct berth_child_spec){.argv = tree, .stdio = {-1, -1, -1}};
+	assert_int_equal(berth_child_start(&spec, &pid, &pidfd, &err), 0);
+	usleep(100000);
+	berth_kill_tree(pid);
+	assert_int_equal(berth_child_wait(pid, pidfd, &status), 0);
+	assert_int_equal(WTERMSIG(status), SIGKILL);
+	close(pidfd);
+	int left = 0;
+	for (int i = 0; i < 100; i++) {
+		left = waitid(P_ALL, 0, &(siginfo_t){0}, WEXITED | WNOWAIT | WNOHANG);
+		if (left < 0)
+			break;
+		uv_run(berth_loop_uv(c.loop), UV_RUN_NOWAIT);
+		usleep(10000);
+	}
+	assert_int_equal(left, -1); /* ECHILD: nothing is left of any of them */
+	berth_child_finish();
+	berth_loop_free(c.loop);
+	(void)state;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -120,6 +229,7 @@ int main(void)
 	        cmocka_unit_test(a_full_queue_refuses),
 	        cmocka_unit_test(a_stuck_worker_is_replaced_once),
 	        cmocka_unit_test(a_timer_fires_once_and_may_free_itself),
+	        cmocka_unit_test(children_are_waited_for_and_orphans_swept),
 	};
 	return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
 }

@@ -1,0 +1,393 @@
+#include "loop/child.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/limits.h"
+#include "base/mem.h"
+
+#define CHILD_STACK (64 * 1024) /* of the child until its exec */
+#define MAX_KEEP_FDS 32
+
+/* The children that somebody waits for. The lock is held over clone(), so that the sweeper never
+ * sees a child before it is listed. */
+static struct {
+	pthread_mutex_t lock;
+	pid_t *pids;
+	size_t n, cap;
+} registry = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static struct rlimit first_nofile; /* what berthd was started with */
+static bool have_first_nofile;
+
+static void registry_add(pid_t pid)
+{
+	if (registry.n == registry.cap) {
+		registry.cap = registry.cap ? registry.cap * 2 : 16;
+		registry.pids =
+		        berth_reallocarray(registry.pids, registry.cap, sizeof(*registry.pids));
+	}
+	registry.pids[registry.n++] = pid;
+}
+
+static bool registry_has(pid_t pid)
+{
+	for (size_t i = 0; i < registry.n; i++) {
+		if (registry.pids[i] == pid)
+			return true;
+	}
+	return false;
+}
+
+static void registry_drop(pid_t pid)
+{
+	for (size_t i = 0; i < registry.n; i++) {
+		if (registry.pids[i] == pid) {
+			registry.pids[i] = registry.pids[--registry.n];
+			return;
+		}
+	}
+}
+
+/* ---- starting ---- */
+
+struct start {
+	const struct berth_child_spec *spec;
+	const char *const *envp;
+	int null_fd;
+	int err;          /* errno of what failed in the child */
+	const char *what; /* and its name */
+};
+
+/* The child shares our memory until exec (CLONE_VM): nothing but system calls, and the stack is not
+ * the sanitizers' business. */
+#define IN_CHILD __attribute__((no_sanitize("address", "undefined"), noinline))
+
+IN_CHILD static int give_up(struct start *s, const char *what)
+{
+	s->err = errno;
+	s->what = what;
+	_exit(127);
+}
+
+IN_CHILD static void default_signals(void)
+{
+	struct sigaction sa = {.sa_handler = SIG_DFL};
+	for (int i = 1; i < NSIG; i++)
+		sigaction(i, &sa, NULL);
+	sigset_t none;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+IN_CHILD static void place_fds(struct start *s)
+{
+	const struct berth_child_spec *spec = s->spec;
+	int moved[3 + MAX_KEEP_FDS];
+	uint32_t n = 3 + spec->n_keep_fds;
+
+	/* First out of the way of the final numbers, then down to them. */
+	for (uint32_t i = 0; i < n; i++) {
+		int fd = i < 3 ? spec->stdio[i] : spec->keep_fds[i - 3];
+		if (fd < 0)
+			fd = s->null_fd;
+		moved[i] = fcntl(fd, F_DUPFD_CLOEXEC, (int)n);
+		if (moved[i] < 0)
+			give_up(s, "placing its file descriptors");
+	}
+	for (uint32_t i = 0; i < n; i++) {
+		if (dup2(moved[i], (int)i) < 0)
+			give_up(s, "placing its file descriptors");
+	}
+	close_range(n, ~0u, 0);
+}
+
+IN_CHILD static int child_main(void *arg)
+{
+	struct start *s = arg;
+	const struct berth_child_spec *spec = s->spec;
+
+	for (const char *const *p = spec->cgroup_procs; p && *p; p++) {
+		int fd = open(*p, O_WRONLY | O_CLOEXEC);
+		if (fd < 0 || write(fd, "0", 1) != 1)
+			give_up(s, "entering its cgroup");
+		close(fd);
+	}
+	if ((spec->new_session || spec->terminal) && setsid() < 0)
+		give_up(s, "setsid");
+	place_fds(s);
+	if (spec->terminal && ioctl(0, TIOCSCTTY, 0) < 0)
+		give_up(s, "taking its terminal");
+	umask(022);
+	if (have_first_nofile)
+		setrlimit(RLIMIT_NOFILE, &first_nofile);
+	if (chdir(spec->cwd ? spec->cwd : "/") < 0)
+		give_up(s, "changing to its directory");
+	default_signals();
+	execve(spec->argv[0], (char *const *)(const void *)spec->argv,
+	        (char *const *)(const void *)s->envp);
+	return give_up(s, "exec");
+}
+
+int berth_child_start(const struct berth_child_spec *spec, pid_t *ret_pid, int *ret_pidfd,
+        struct berth_error **ret_err)
+{
+	static const char *const plain_env[] = {
+	        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", NULL};
+	const char *name = spec->argv[0];
+
+	if (spec->n_keep_fds > MAX_KEEP_FDS)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "%s: %u file descriptors to pass, at most %d", name, spec->n_keep_fds,
+		        MAX_KEEP_FDS);
+	_cleanup_close_ int null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null_fd < 0)
+		return berth_error_errno(ret_err, errno, "%s: /dev/null", name);
+	void *stack = mmap(NULL, CHILD_STACK, PROT_READ | PROT_WRITE,
+	        MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+	if (stack == MAP_FAILED)
+		return berth_error_errno(ret_err, errno, "%s: a stack to start it", name);
+
+	struct start s = {
+	        .spec = spec, .envp = spec->envp ? spec->envp : plain_env, .null_fd = null_fd};
+	int pidfd = -1;
+	sigset_t all, before;
+	sigfillset(&all);
+	/* No handler of ours may run in the child while it shares our memory. */
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	pthread_mutex_lock(&registry.lock);
+	pid_t pid = clone(child_main, (char *)stack + CHILD_STACK,
+	        CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &s, &pidfd);
+	int saved = errno;
+	if (pid > 0 && !s.err)
+		registry_add(pid);
+	if (pid > 0 && s.err) {
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	pthread_mutex_unlock(&registry.lock);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	munmap(stack, CHILD_STACK);
+	if (pid < 0)
+		return berth_error_errno(ret_err, saved, "%s: starting a process", name);
+	if (s.err) {
+		close(pidfd);
+		return berth_error_errno(ret_err, s.err, "%s: %s", name, s.what);
+	}
+	*ret_pid = pid;
+	*ret_pidfd = pidfd;
+	return 0;
+}
+
+/* ---- waiting ---- */
+
+static int reap(pid_t pid, int flags, int *ret_status)
+{
+	pid_t r;
+	do
+		r = waitpid(pid, ret_status, flags);
+	while (r < 0 && errno == EINTR);
+	if (r == 0)
+		return -EAGAIN;
+	int result = r < 0 ? -errno : 0;
+	pthread_mutex_lock(&registry.lock);
+	registry_drop(pid);
+	pthread_mutex_unlock(&registry.lock);
+	return result;
+}
+
+int berth_child_wait(pid_t pid, int pidfd, int *ret_status)
+{
+	(void)pidfd;
+	return reap(pid, 0, ret_status);
+}
+
+struct berth_child_watch {
+	struct berth_fdwatch *watch;
+	pid_t pid;
+	void (*fn)(pid_t pid, int status, void *arg);
+	void *arg;
+};
+
+static void child_ended(int fd, int events, void *arg)
+{
+	struct berth_child_watch *w = arg;
+	(void)fd;
+	(void)events;
+	int status = 0;
+	if (reap(w->pid, WNOHANG, &status) == -EAGAIN)
+		return;
+	struct berth_child_watch copy = *w;
+	berth_fdwatch_free(w->watch);
+	free(w);
+	copy.fn(copy.pid, status, copy.arg);
+}
+
+struct berth_child_watch *berth_child_watch(struct berth_loop *l, pid_t pid, int pidfd,
+        void (*fn)(pid_t pid, int status, void *arg), void *arg)
+{
+	berth_assert_loop();
+	struct berth_child_watch *w = berth_new(struct berth_child_watch);
+	w->pid = pid;
+	w->fn = fn;
+	w->arg = arg;
+	w->watch = berth_fdwatch_start(l, pidfd, UV_READABLE, child_ended, w);
+	return w;
+}
+
+struct berth_child_watch *berth_child_unwatch(struct berth_child_watch *w)
+{
+	if (w) {
+		berth_fdwatch_free(w->watch);
+		free(w);
+	}
+	return NULL;
+}
+
+/* ---- the sweeper ---- */
+
+#define SWEEP_RETRY_MS 100
+
+static struct {
+	struct berth_loop *loop;
+	uv_signal_t sigchld;
+	struct berth_timer *retry;
+	void (*on_orphan)(pid_t pid, int status, void *arg);
+	void *arg;
+	bool active;
+} sweeper;
+
+static void sweep(void);
+
+static void sweep_again(void *arg)
+{
+	(void)arg;
+	sweeper.retry = berth_timer_free(sweeper.retry);
+	sweep();
+}
+
+/* The kernel shows one zombie at a time. Where that one is somebody's, orphans behind it must wait
+ * until it is reaped. */
+static void sweep(void)
+{
+	for (;;) {
+		siginfo_t si = {0};
+		int status = 0;
+		pthread_mutex_lock(&registry.lock);
+		bool found =
+		        waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT) == 0 && si.si_pid > 0;
+		bool ours = found && registry_has(si.si_pid);
+		if (found && !ours)
+			found = waitpid(si.si_pid, &status, WNOHANG) == si.si_pid;
+		pthread_mutex_unlock(&registry.lock);
+		if (ours && !sweeper.retry)
+			sweeper.retry =
+			        berth_timer_start(sweeper.loop, SWEEP_RETRY_MS, sweep_again, NULL);
+		if (!found || ours)
+			return;
+		if (sweeper.on_orphan)
+			sweeper.on_orphan(si.si_pid, status, sweeper.arg);
+	}
+}
+
+static void on_sigchld(uv_signal_t *h, int signum)
+{
+	(void)h;
+	(void)signum;
+	sweep();
+}
+
+void berth_child_init(
+        struct berth_loop *l, void (*on_orphan)(pid_t pid, int status, void *arg), void *arg)
+{
+	berth_assert_loop();
+	have_first_nofile = getrlimit(RLIMIT_NOFILE, &first_nofile) == 0;
+	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	sweeper.loop = l;
+	sweeper.on_orphan = on_orphan;
+	sweeper.arg = arg;
+	sweeper.active = true;
+	uv_signal_init(berth_loop_uv(l), &sweeper.sigchld);
+	uv_signal_start(&sweeper.sigchld, on_sigchld, SIGCHLD);
+	sweep();
+}
+
+void berth_child_finish(void)
+{
+	if (!sweeper.active)
+		return;
+	sweeper.active = false;
+	sweeper.retry = berth_timer_free(sweeper.retry);
+	uv_signal_stop(&sweeper.sigchld);
+	uv_close((uv_handle_t *)&sweeper.sigchld, NULL);
+	pthread_mutex_lock(&registry.lock);
+	if (registry.n == 0) {
+		free(registry.pids);
+		registry.pids = NULL;
+		registry.cap = 0;
+	}
+	pthread_mutex_unlock(&registry.lock);
+}
+
+/* ---- killing a tree ---- */
+
+#define MAX_TREE 65536
+
+struct tree {
+	pid_t *pids;
+	size_t n, cap;
+};
+
+static void tree_add(struct tree *t, pid_t pid)
+{
+	if (t->n == MAX_TREE)
+		return;
+	if (t->n == t->cap) {
+		t->cap = t->cap ? t->cap * 2 : 16;
+		t->pids = berth_reallocarray(t->pids, t->cap, sizeof(*t->pids));
+	}
+	/* A stopped process starts no children, so its list is complete once it was stopped. */
+	kill(pid, SIGSTOP);
+	t->pids[t->n++] = pid;
+}
+
+static void tree_add_children(struct tree *t, pid_t pid)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	_cleanup_free_ char *text = NULL;
+	if (berth_read_file(AT_FDCWD, path, BERTH_MIB(1), &text, NULL) < 0)
+		return;
+	for (char *p = text, *end; *p; p = end) {
+		long child = strtol(p, &end, 10);
+		if (end == p)
+			break;
+		if (child > 0)
+			tree_add(t, (pid_t)child);
+	}
+}
+
+void berth_kill_tree(pid_t pid)
+{
+	struct tree t = {0};
+	tree_add(&t, pid);
+	for (size_t i = 0; i < t.n; i++)
+		tree_add_children(&t, t.pids[i]);
+	for (size_t i = 0; i < t.n; i++)
+		kill(t.pids[i], SIGKILL);
+	free(t.pids);
+}
