@@ -1,0 +1,88 @@
+/* Mounts, through the kernel's mount API of file descriptors. What a storage driver describes
+ * becomes a mount here and nowhere else. Everything may block: [worker], unless said otherwise. */
+#ifndef BERTH_MOUNT_MOUNT_H
+#define BERTH_MOUNT_MOUNT_H
+
+#include <berth/plugin.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+
+#define BERTH_LIMIT_MOUNTS 64         /* mounts that one driver may describe for one target */
+#define BERTH_LIMIT_MOUNT_OPTIONS 256 /* options of one mount */
+#define BERTH_LIMIT_MOUNTINFO_LINE BERTH_KIB(256)
+#define BERTH_LIMIT_OVERLAY_LAYERS 500 /* the kernel's own */
+
+/* How a description reads:
+ *   type     "bind", "rbind" (or the options of these names), else a file system's type
+ *   source   for binds the path; else what /proc/mounts shows or the file system demands
+ *   target   NULL or "": the target itself; else a path beneath it, without ".."
+ *   options  ro rw nosuid suid nodev dev noexec exec noatime atime nodiratime diratime relatime
+ *            strictatime nosymfollow symfollow; [r]private [r]shared [r]slave [r]unbindable;
+ *            any other "key=value" or "flag" belongs to the file system.
+ *            overlay: lowerdir=TOP:...:BOTTOM with \: and \\ as escapes, or one lowerdir+=PATH per
+ *            layer, top first; as many as the kernel takes.
+ */
+
+/* Mounts all that `m` describes on `target`, an existing directory (or file, for a bind of a file),
+ * in order. On failure nothing stays mounted. */
+int berth_mount_apply(const struct berth_mounts_result *m, const char *target,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* The same for a description of one mount, attached nowhere: an fd for files beneath it, or for
+ * berth_mount_attach(). The mount ends with the last fd unless it was attached. Set nodev, nosuid
+ * and noexec where `restricted`: for a process that must not gain anything from what lies there.
+ * Returns the fd (owned by the caller) or -1. */
+int berth_mount_clone(const struct berth_mounts_result *m, bool restricted,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* A clone of the directory `path`, without the mounts beneath it. */
+int berth_mount_clone_path(
+        const char *path, bool restricted, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* A private bind of `source` (recursive with `rec`) on `target`; read-only with `ro`. */
+int berth_mount_bind(const char *source, const char *target, bool rec, bool ro,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* A tmpfs with nosuid, nodev, noexec. size_bytes 0 = the kernel's default; `context`: an SELinux
+ * label, or NULL. */
+int berth_mount_tmpfs(const char *target, uint64_t size_bytes, mode_t mode, const char *context,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+int berth_mount_attach(int fd, const char *target, struct berth_error **ret_err) BERTH_MUST_CHECK;
+
+/* Unmounts everything that is mounted on exactly `path`; a missing path or one that is no mount
+ * point is fine. lazy: detached at once, gone when its last user is. Busy is FAILED_PRECONDITION.
+ */
+int berth_umount(const char *path, bool lazy, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* All mounts at and beneath `dir`, newest first. */
+int berth_umount_tree(const char *dir, bool lazy, struct berth_error **ret_err) BERTH_MUST_CHECK;
+
+/* One line of mountinfo, names unescaped. Valid during the callback. */
+struct berth_mountinfo {
+	uint64_t id, parent_id;
+	uint32_t major, minor;
+	const char *root, *target, *options, *type, *source, *super_options;
+	uint32_t shared; /* peer group, 0 = not shared */
+	uint32_t master; /* peer group it receives from, 0 = no slave */
+	bool unbindable;
+};
+/* Calls fn for each mount at or beneath `dir` (absolute, no trailing slash; NULL = all mounts) in
+ * the order of mountinfo, until fn returns other than 0. Returns that value, or -1 with an error:
+ * fn's own values are positive. [any] */
+int berth_mounts_under(const char *dir, int (*fn)(const struct berth_mountinfo *mi, void *arg),
+        void *arg, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* Parses one line of mountinfo in place; 0, or -EINVAL. [any] */
+int berth_mountinfo_parse(char *line, struct berth_mountinfo *ret) BERTH_MUST_CHECK;
+
+struct berth_propagation {
+	uint32_t shared, master; /* as in berth_mountinfo */
+};
+/* The propagation of the mount that `path` lies on. */
+int berth_mount_propagation(const char *path, struct berth_propagation *ret,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* Is anything mounted on exactly `path`? 1, 0, or a negative errno; a missing path is 0. [any] */
+int berth_is_mount_point(const char *path) BERTH_MUST_CHECK;
+
+/* For tests: overlays are mounted as on a kernel without lowerdir+. */
+void berth_mount_force_short_names(bool on);
+
+#endif
