@@ -1,0 +1,262 @@
+/* Instances: creation, start-up, the end. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/log.h"
+#include "plugin/internal.h"
+
+#define WATCHDOG_MS 5000
+#define STOP_DEADLINE_S 30
+
+static void watchdog(void *arg)
+{
+	struct berth_plugin_host *h = arg;
+	berth_timer_free(h->watchdog);
+	for (size_t i = 0; i < h->n_instances; i++)
+		berth_dispatch_watchdog(h->instances[i]);
+	h->watchdog = berth_timer_start(h->loop, WATCHDOG_MS, watchdog, h);
+}
+
+struct berth_plugin_host *berth_plugin_host_new(const struct berth_plugin_host_opts *opts)
+{
+	berth_assert_loop();
+	struct berth_plugin_host *h = berth_new(struct berth_plugin_host);
+	h->loop = opts->loop;
+	h->plugin_dir = berth_strdup(opts->plugin_dir);
+	h->state_root = berth_strdup(opts->state_root);
+	h->run_root = berth_strdup(opts->run_root);
+	h->host_version = berth_strdup(opts->host_version);
+	h->on_event = opts->on_event;
+	h->event_arg = opts->event_arg;
+	h->watchdog = berth_timer_start(h->loop, WATCHDOG_MS, watchdog, h);
+	return h;
+}
+
+static void make_lanes(struct berth_instance *i, json_t *lanes)
+{
+	static const struct {
+		const char *key;
+		unsigned int threads;
+	} kinds[LANE_COUNT] = {
+	        [LANE_ID_GENERAL] = {"general", LANE_GENERAL},
+	        [LANE_ID_CONTROL] = {"control", LANE_CONTROL},
+	        [LANE_ID_STORAGE] = {"storage", LANE_STORAGE},
+	};
+	for (int n = 0; n < LANE_COUNT; n++) {
+		bool serial = (i->file->desc.flags & BERTH_PLUGIN_SERIAL) != 0;
+		if (serial && n > 0) {
+			i->lanes[n] = i->lanes[0];
+			continue;
+		}
+		json_int_t wanted = json_integer_value(json_object_get(lanes, kinds[n].key));
+		unsigned int threads = serial                        ? 1
+		                       : wanted > 0 && wanted <= 256 ? (unsigned int)wanted
+		                                                     : kinds[n].threads;
+		i->lanes[n] = berth_pool_new(&(struct berth_pool_opts){
+		        .name = i->name, .max_threads = threads, .max_queued = LANE_QUEUE});
+	}
+}
+
+/* What was posted to the loop for this instance must run while it still exists. */
+static void flush_posts(struct berth_instance *i)
+{
+	uv_run(berth_loop_uv(i->owner->loop), UV_RUN_NOWAIT);
+}
+
+static struct berth_instance *instance_free(struct berth_instance *i)
+{
+	flush_posts(i);
+	for (int n = LANE_COUNT - 1; n >= 0; n--) {
+		if (n == 0 || i->lanes[n] != i->lanes[0])
+			berth_pool_free(i->lanes[n]);
+	}
+	flush_posts(i);
+	berth_spawned_drop(i);
+	berth_conf_finish(&i->conf);
+	pthread_mutex_destroy(&i->lock);
+	free(i->name);
+	free(i->state_dir);
+	free(i->run_dir);
+	free(i->why_unhealthy);
+	free(i);
+	return NULL;
+}
+
+static berth_status call_create(struct berth_op *op, struct berth_instance *i, void *arg)
+{
+	(void)arg;
+	return i->file->desc.create(op, &i->table, &i->conf, &i->self);
+}
+
+static berth_status call_start_op(struct berth_op *op, struct berth_instance *i, void *arg)
+{
+	(void)arg;
+	return i->file->desc.start ? i->file->desc.start(op, i->self) : BERTH_OK;
+}
+
+static berth_status call_stop(struct berth_op *op, struct berth_instance *i, void *arg)
+{
+	(void)arg;
+	return i->file->desc.stop ? i->file->desc.stop(op, i->self) : BERTH_OK;
+}
+
+static berth_status call_destroy(struct berth_op *op, struct berth_instance *i, void *arg)
+{
+	(void)op;
+	(void)arg;
+	i->file->desc.destroy(i->self);
+	return BERTH_OK;
+}
+
+static int life_cycle(struct berth_instance *i, const char *name,
+        berth_status (*fn)(struct berth_op *, struct berth_instance *, void *), uint64_t deadline_s,
+        struct berth_error **ret_err)
+{
+	_cleanup_(berth_call_freep) struct berth_call *c = berth_call_custom(i, name, fn, NULL);
+	berth_call_set_deadline(c, berth_now_ns() + deadline_s * 1000000000u);
+	if (berth_call_run(c, NULL, NULL, ret_err) < 0)
+		return berth_error_wrap(ret_err, "plugin %s: %s", i->name, name);
+	return 0;
+}
+
+static int make_dirs(struct berth_instance *i, struct berth_error **ret_err)
+{
+	int r = berth_mkdir_p(i->state_dir, 0700);
+	if (r < 0)
+		return berth_error_errno(ret_err, r, "plugin %s: %s", i->name, i->state_dir);
+	r = berth_mkdir_p(i->run_dir, 0700);
+	return r < 0 ? berth_error_errno(ret_err, r, "plugin %s: %s", i->name, i->run_dir) : 0;
+}
+
+static void end_instance(struct berth_instance *i)
+{
+	struct berth_error *err = NULL;
+	if (i->started && life_cycle(i, "stop", call_stop, STOP_DEADLINE_S, &err) < 0) {
+		berth_log_warn("plugin did not stop well", "plugin", i->name, "error", err->msg);
+		err = berth_error_free(err);
+	}
+	if (i->created && life_cycle(i, "destroy", call_destroy, STOP_DEADLINE_S, &err) < 0)
+		berth_error_free(err);
+}
+
+struct berth_instance *berth_instance_new(struct berth_plugin_host *h, const char *plugin,
+        const char *instance, json_t *config, struct berth_error **ret_err)
+{
+	berth_assert_loop();
+	json_t *own = config ? json_copy(config) : json_object();
+	json_t *lanes = json_incref(json_object_get(own, "lanes"));
+	struct plugin_file *f = berth_plugin_load(
+	        h, plugin, json_string_value(json_object_get(own, "plugin_path")), ret_err);
+	static const char *const reserved[] = {
+	        "plugin_path", "optional", "probe", "lanes", "plugin"};
+	for (size_t n = 0; n < BERTH_ARRAY_LEN(reserved); n++)
+		json_object_del(own, reserved[n]);
+	if (!f) {
+		json_decref(own);
+		json_decref(lanes);
+		return NULL;
+	}
+	struct berth_instance *i = berth_new(struct berth_instance);
+	i->owner = h;
+	i->file = f;
+	i->name = berth_strdup(instance);
+	i->state_dir = berth_asprintf("%s/plugins/%s", h->state_root, instance);
+	i->run_dir = berth_asprintf("%s/plugins/%s", h->run_root, instance);
+	pthread_mutex_init(&i->lock, NULL);
+	berth_conf_init(&i->conf, own);
+	json_decref(own);
+	make_lanes(i, lanes);
+	json_decref(lanes);
+	berth_services_fill(i);
+
+	bool ok = make_dirs(i, ret_err) == 0 &&
+	          life_cycle(i, "create", call_create, OP_DEADLINE_S, ret_err) == 0;
+	i->created = ok;
+	ok = ok && life_cycle(i, "start", call_start_op, OP_DEADLINE_S, ret_err) == 0;
+	i->started = ok;
+	ok = ok && berth_conf_check(&i->conf, plugin, ret_err) == 0;
+	if (!ok) {
+		end_instance(i);
+		return instance_free(i);
+	}
+	h->instances = berth_reallocarray(h->instances, h->n_instances + 1, sizeof(*h->instances));
+	h->instances[h->n_instances++] = i;
+	return i;
+}
+
+struct berth_plugin_host *berth_plugin_host_free(struct berth_plugin_host *h)
+{
+	if (!h)
+		return NULL;
+	berth_assert_loop();
+	h->watchdog = berth_timer_free(h->watchdog);
+	while (h->n_instances > 0) {
+		struct berth_instance *i = h->instances[--h->n_instances];
+		end_instance(i);
+		instance_free(i);
+	}
+	while (h->files) {
+		struct plugin_file *f = h->files;
+		h->files = f->next;
+		free(f->name);
+		free(f->path);
+		free(f);
+	}
+	free(h->instances);
+	free(h->plugin_dir);
+	free(h->state_root);
+	free(h->run_root);
+	free(h->host_version);
+	free(h);
+	return NULL;
+}
+
+const char *berth_instance_name(const struct berth_instance *i)
+{
+	return i->name;
+}
+
+const char *berth_instance_plugin(const struct berth_instance *i)
+{
+	return i->file->name;
+}
+
+const struct berth_plugin *berth_instance_descriptor(const struct berth_instance *i)
+{
+	return &i->file->desc;
+}
+
+bool berth_instance_has_storage(const struct berth_instance *i)
+{
+	return i->file->desc.storage != NULL;
+}
+
+bool berth_instance_has_runtime(const struct berth_instance *i)
+{
+	return i->file->desc.runtime != NULL;
+}
+
+bool berth_instance_has_network(const struct berth_instance *i)
+{
+	return i->file->desc.network != NULL;
+}
+
+bool berth_instance_healthy(struct berth_instance *i, const char **ret_why)
+{
+	if (!atomic_load(&i->unhealthy))
+		return true;
+	*ret_why = i->why_unhealthy;
+	return false;
+}
+
+size_t berth_plugin_host_count(const struct berth_plugin_host *h)
+{
+	return h->n_instances;
+}
+
+struct berth_instance *berth_plugin_host_at(const struct berth_plugin_host *h, size_t n)
+{
+	return n < h->n_instances ? h->instances[n] : NULL;
+}

@@ -1,0 +1,147 @@
+/* A plugin that does what a test asks of it, by the container id of the op. */
+#include <berth/plugin.h>
+#include <berth/util.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+struct self {
+	const struct berth_host *h;
+	int running, most; /* under no lock: the test looks at one object, or takes the sum */
+	struct berth_watch *timer;
+};
+
+static void tick(struct berth_op *op, struct berth_watch *w, uint32_t events, void *arg)
+{
+	struct self *s = arg;
+	(void)op;
+	(void)w;
+	(void)events;
+	struct berth_event ev = {.size = sizeof(ev), .type = BERTH_EV_HEALTH, .message = "tick"};
+	s->h->emit(s->h, &ev);
+}
+
+static berth_status create(
+        struct berth_op *op, const struct berth_host *h, const struct berth_conf *c, void **self)
+{
+	if (h->conf_bool(c, "refuse", 0))
+		return berth_fail(h, op, BERTH_E_PRECONDITION, "told to refuse");
+	struct self *s = calloc(1, sizeof(*s));
+	s->h = h;
+	(void)h->conf_i64(c, "nested.number", 0);
+	(void)h->conf_str(c, "text", NULL);
+	*self = s;
+	return BERTH_OK;
+}
+
+static berth_status start(struct berth_op *op, void *self)
+{
+	struct self *s = self;
+	(void)op;
+	return s->h->watch_after(s->h, 1000000, tick, s, &s->timer);
+}
+
+static berth_status stop(struct berth_op *op, void *self)
+{
+	struct self *s = self;
+	(void)op;
+	s->h->unwatch(s->timer);
+	return BERTH_OK;
+}
+
+static void destroy(void *self)
+{
+	free(self);
+}
+
+/* start: sleeps a little and notes how many are inside at once; signal carries the milliseconds */
+static berth_status op_start(struct berth_op *op, void *self, const struct berth_ctr_args *a)
+{
+	struct self *s = self;
+	int now = __atomic_add_fetch(&s->running, 1, __ATOMIC_SEQ_CST);
+	if (now > __atomic_load_n(&s->most, __ATOMIC_SEQ_CST))
+		__atomic_store_n(&s->most, now, __ATOMIC_SEQ_CST);
+	poll(NULL, 0, a->signal);
+	__atomic_sub_fetch(&s->running, 1, __ATOMIC_SEQ_CST);
+	if (strcmp(a->id, "fails") == 0)
+		return berth_fail(
+		        s->h, op, BERTH_E_NOT_FOUND, "container %s: no such thing", a->id);
+	if (strcmp(a->id, "mute") == 0)
+		return BERTH_E_UNAVAILABLE;
+	return BERTH_OK;
+}
+
+/* kill: waits for the op's cancel */
+static berth_status op_kill(struct berth_op *op, void *self, const struct berth_ctr_args *a)
+{
+	struct self *s = self;
+	struct pollfd p = {.fd = s->h->op_cancel_fd(op), .events = POLLIN};
+	(void)a;
+	if (poll(&p, 1, 5000) != 1 || !s->h->op_cancelled(op))
+		return berth_fail(s->h, op, BERTH_E_INTERNAL, "nothing came");
+	return berth_fail(s->h, op, BERTH_E_CANCELLED, "stopped as asked");
+}
+
+static berth_status op_state(struct berth_op *op, void *self, const struct berth_ctr_args *a,
+        struct berth_ctr_state *res)
+{
+	struct self *s = self;
+	(void)a;
+	res->pid = __atomic_load_n(&s->most, __ATOMIC_SEQ_CST);
+	res->id = berth_dup(s->h, op, "from the arena");
+	return BERTH_OK;
+}
+
+/* update: runs /bin/sh -c JSON with "input" on stdin; its output comes back as the error's text */
+static berth_status op_update(struct berth_op *op, void *self, const struct berth_ctr_args *a)
+{
+	struct self *s = self;
+	const char *argv[] = {"/bin/sh", "-c", a->json, NULL};
+	struct berth_run run = {.size = sizeof(run),
+	        .argv = argv,
+	        .in = "input",
+	        .in_len = 5,
+	        .out_max = 20,
+	        .term_grace_ms = 100};
+	struct berth_run_result res = {.size = sizeof(res)};
+	berth_status st = s->h->run(op, &run, &res);
+	if (st != BERTH_OK)
+		return st;
+	return berth_fail(
+	        s->h, op, BERTH_E_UNKNOWN, "%d|%s|%s", res.wait_status >> 8, res.out, res.err);
+}
+
+static berth_status op_exec(
+        struct berth_op *op, void *self, const struct berth_ctr_args *a, struct berth_stdio *io)
+{
+	struct self *s = self;
+	const char *argv[] = {"/bin/sh", "-c", a->json, NULL};
+	struct berth_run run = {.size = sizeof(run), .flags = a->flags, .argv = argv};
+	return s->h->spawn(op, &run, a->id, a->exec_id, io);
+}
+
+static const struct berth_runtime_ops runtime = {
+        .size = sizeof(runtime),
+        .start = op_start,
+        .kill = op_kill,
+        .state = op_state,
+        .update = op_update,
+        .exec = op_exec,
+};
+
+static const struct berth_plugin plugin = {
+        .size = sizeof(plugin),
+        .name = "probe",
+        .version = "1",
+        .runtime = &runtime,
+        .create = create,
+        .start = start,
+        .stop = stop,
+        .destroy = destroy,
+};
+
+const struct berth_plugin *berth_plugin_v0(uint32_t host_minor)
+{
+	(void)host_minor;
+	return &plugin;
+}
