@@ -1,0 +1,185 @@
+#include "overlay.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool plain(unsigned char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+	       c == '_' || c == '-' || c == '.';
+}
+
+int name_encode(const char *key, char out[NAME_LIMIT + 1])
+{
+	static const char hex[] = "0123456789ABCDEF";
+	size_t n = 0;
+
+	if (!key || !*key)
+		return -EINVAL;
+	for (const char *p = key; *p; p++) {
+		unsigned char c = (unsigned char)*p;
+		/* A control character would forge a line of a meta file. */
+		if (c < 0x20 || c == 0x7f)
+			return -EINVAL;
+		bool keep = plain(c) && !(c == '.' && p == key);
+		if (n + (keep ? 1 : 3) > NAME_LIMIT)
+			return -ENAMETOOLONG;
+		if (keep) {
+			out[n++] = (char)c;
+		} else {
+			out[n++] = '%';
+			out[n++] = hex[c >> 4];
+			out[n++] = hex[c & 15];
+		}
+	}
+	out[n] = '\0';
+	return 0;
+}
+
+static int digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+int name_decode(const char *name, char out[NAME_LIMIT + 1])
+{
+	char again[NAME_LIMIT + 1];
+	size_t n = 0;
+
+	if (strlen(name) > NAME_LIMIT)
+		return -EINVAL;
+	for (const char *p = name; *p; p++) {
+		if (*p != '%') {
+			out[n++] = *p;
+			continue;
+		}
+		int hi = digit(p[1]), lo = hi < 0 ? -1 : digit(p[2]);
+		if (lo < 0)
+			return -EINVAL;
+		out[n++] = (char)(hi * 16 + lo);
+		p += 2;
+	}
+	out[n] = '\0';
+	/* Only what we would have written ourselves. */
+	return name_encode(out, again) == 0 && strcmp(again, name) == 0 ? 0 : -EINVAL;
+}
+
+int read_small(int dirfd, const char *path, char *buf, size_t size)
+{
+	int fd = openat(dirfd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	size_t n = 0;
+	ssize_t r;
+
+	if (fd < 0)
+		return -errno;
+	while (n < size && (r = read(fd, buf + n, size - n)) != 0) {
+		if (r < 0 && errno == EINTR)
+			continue;
+		if (r < 0) {
+			int e = -errno;
+			close(fd);
+			return e;
+		}
+		n += (size_t)r;
+	}
+	close(fd);
+	if (n == size)
+		return -EFBIG;
+	buf[n] = '\0';
+	return 0;
+}
+
+static int copy(char *to, size_t size, const char *value)
+{
+	if (strlen(value) >= size)
+		return -EINVAL;
+	memcpy(to, value, strlen(value) + 1);
+	return 0;
+}
+
+static int set_field(struct meta *m, const char *key, const char *value, bool *versioned)
+{
+	if (strcmp(key, "v") == 0) {
+		*versioned = strcmp(value, "1") == 0;
+		return *versioned ? 0 : -EPROTONOSUPPORT;
+	}
+	if (strcmp(key, "kind") == 0) {
+		m->kind = strcmp(value, "active") == 0      ? BERTH_SNAP_ACTIVE
+		          : strcmp(value, "view") == 0      ? BERTH_SNAP_VIEW
+		          : strcmp(value, "committed") == 0 ? BERTH_SNAP_COMMITTED
+		                                            : 0;
+		return m->kind ? 0 : -EINVAL;
+	}
+	if (strcmp(key, "layer") == 0)
+		m->layer = strcmp(value, "1") == 0;
+	if (strcmp(key, "volatile") == 0)
+		m->is_volatile = strcmp(value, "1") == 0;
+	if (strcmp(key, "parent") == 0)
+		return copy(m->parent, sizeof(m->parent), value);
+	if (strcmp(key, "boot") == 0)
+		return copy(m->boot, sizeof(m->boot), value);
+	if (strcmp(key, "created") == 0) {
+		char *end = NULL;
+		errno = 0;
+		m->created_ns = strtoull(value, &end, 10);
+		if (errno || *end)
+			return -EINVAL;
+	}
+	return 0;
+}
+
+int meta_read(int dirfd, struct meta *ret)
+{
+	char text[META_LIMIT + 1], *save = NULL;
+	struct meta m = {0};
+	bool versioned = false;
+
+	int r = read_small(dirfd, "meta", text, sizeof(text));
+	if (r < 0)
+		return r;
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		char *eq = strchr(line, '=');
+		if (!eq)
+			return -EINVAL;
+		*eq = '\0';
+		r = set_field(&m, line, eq + 1, &versioned);
+		if (r < 0)
+			return r;
+	}
+	if (!versioned || !m.kind)
+		return -EINVAL;
+	*ret = m;
+	return 0;
+}
+
+int meta_write(int dirfd, const struct meta *m)
+{
+	static const char *const kinds[] = {"", "active", "view", "committed"};
+	char text[META_LIMIT];
+
+	int n = snprintf(text, sizeof(text),
+	        "v=1\nkind=%s\nlayer=%d\nvolatile=%d\nparent=%s\nboot=%s\ncreated=%llu\n",
+	        kinds[m->kind], m->layer, m->is_volatile, m->parent, m->boot,
+	        (unsigned long long)m->created_ns);
+	if (n < 0 || (size_t)n >= sizeof(text))
+		return -ENAMETOOLONG;
+	int fd = openat(
+	        dirfd, "meta.tmp", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	ssize_t w = write(fd, text, (size_t)n);
+	int e = w < 0 ? -errno : w != n ? -ENOSPC : 0;
+	if (close(fd) < 0 && e == 0)
+		e = -errno;
+	if (e == 0 && renameat(dirfd, "meta.tmp", dirfd, "meta") < 0)
+		e = -errno;
+	if (e < 0)
+		unlinkat(dirfd, "meta.tmp", 0);
+	return e;
+}

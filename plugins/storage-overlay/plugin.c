@@ -1,0 +1,144 @@
+/* Life of the driver: configuration, the state directory, start. */
+#include "overlay.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "berth/util.h"
+
+static int subdir(int root, const char *name)
+{
+	/* Others than root pass through on the way to a root file system of their own. */
+	if (mkdirat(root, name, 0711) < 0 && errno != EEXIST)
+		return -1;
+	return openat(root, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+}
+
+static void overlay_destroy(void *self)
+{
+	struct driver *d = self;
+	const int fds[] = {d->root_fd, d->layers_fd, d->active_fd, d->new_fd, d->trash_fd};
+
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	index_finish(&d->index);
+	free(d->extra_options);
+	free(d->root);
+	free(d);
+}
+
+static berth_status open_dirs(struct driver *d, struct berth_op *op)
+{
+	static const char *const names[] = {"layers", "active", "new", "trash"};
+	int *const fds[] = {&d->layers_fd, &d->active_fd, &d->new_fd, &d->trash_fd};
+
+	d->root_fd = open(d->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (d->root_fd < 0)
+		return berth_fail(d->host, op, BERTH_E_PRECONDITION,
+		        "storage-overlay: state directory '%s': %s", d->root, strerror(errno));
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++) {
+		*fds[i] = subdir(d->root_fd, names[i]);
+		if (*fds[i] < 0)
+			return berth_fail(d->host, op, BERTH_E_PRECONDITION,
+			        "storage-overlay: directory '%s/%s': %s", d->root, names[i],
+			        strerror(errno));
+	}
+	return BERTH_OK;
+}
+
+static berth_status configure(struct driver *d, struct berth_op *op, const struct berth_conf *c)
+{
+	const char *extra = d->host->conf_str(c, "mount_options", NULL);
+
+	d->use_volatile = d->host->conf_bool(c, "volatile", 1) != 0;
+	if (extra && *extra) {
+		static const char *const ours[] = {"lowerdir", "upperdir", "workdir"};
+		for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
+			if (strstr(extra, ours[i]))
+				return berth_fail(d->host, op, BERTH_E_INVALID,
+				        "storage-overlay: mount_options '%s': '%s' is the "
+				        "driver's own",
+				        extra, ours[i]);
+		d->extra_options = strdup(extra);
+		if (!d->extra_options)
+			return berth_fail(d->host, op, BERTH_E_EXHAUSTED,
+			        "storage-overlay: no memory for mount_options");
+	}
+	return BERTH_OK;
+}
+
+static berth_status overlay_create(
+        struct berth_op *op, const struct berth_host *h, const struct berth_conf *c, void **self)
+{
+	struct driver *d = calloc(1, sizeof(*d));
+
+	if (!d)
+		return berth_fail(h, op, BERTH_E_EXHAUSTED, "storage-overlay: no memory");
+	d->host = h;
+	d->root_fd = d->layers_fd = d->active_fd = d->new_fd = d->trash_fd = -1;
+	index_init(&d->index);
+	/* Names in the trash must not meet those of an earlier run too often. */
+	struct timespec now;
+	clock_gettime(CLOCK_REALTIME, &now);
+	d->serial = (uint64_t)now.tv_sec << 20;
+	d->root = strdup(h->state_dir);
+	berth_status st = BERTH_OK;
+	if (!d->root)
+		st = berth_fail(h, op, BERTH_E_EXHAUSTED, "storage-overlay: no memory");
+	char boot[64];
+	int r = read_small(AT_FDCWD, "/proc/sys/kernel/random/boot_id", boot, sizeof(boot));
+	if (st == BERTH_OK && r < 0)
+		st = berth_fail(h, op, BERTH_E_PRECONDITION,
+		        "storage-overlay: read the boot id: %s", strerror(-r));
+	if (r == 0)
+		memcpy(d->boot, boot, BOOT_ID_LEN);
+	if (st == BERTH_OK)
+		st = configure(d, op, c);
+	if (st == BERTH_OK)
+		st = open_dirs(d, op);
+	if (st == BERTH_OK)
+		st = probe_overlay(d, op);
+	if (st != BERTH_OK) {
+		overlay_destroy(d);
+		return st;
+	}
+	*self = d;
+	return BERTH_OK;
+}
+
+static berth_status overlay_start(struct berth_op *op, void *self)
+{
+	return load_all(self, op);
+}
+
+static berth_status overlay_stop(struct berth_op *op, void *self)
+{
+	(void)op;
+	(void)self;
+	return BERTH_OK;
+}
+
+static const struct berth_plugin plugin = {
+        .size = sizeof(plugin),
+        .abi_minor = BERTH_ABI_MINOR,
+        .features = BERTH_F_DETACHED_LAYERS | BERTH_F_WHITEOUT_OVERLAY,
+        .name = "storage-overlay",
+        .version = "0.1",
+        .storage = &overlay_ops,
+        .create = overlay_create,
+        .start = overlay_start,
+        .stop = overlay_stop,
+        .destroy = overlay_destroy,
+};
+
+BERTH_EXPORT const struct berth_plugin *berth_plugin_v0(uint32_t host_minor)
+{
+	(void)host_minor;
+	return &plugin;
+}

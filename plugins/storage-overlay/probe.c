@@ -1,0 +1,154 @@
+#include "overlay.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "berth/util.h"
+
+#define SCRATCH "probe"
+
+static berth_status unfit(struct driver *d, struct berth_op *op, const char *why)
+{
+	return berth_fail(d->host, op, BERTH_E_PRECONDITION, "storage-overlay in '%s': %s%s%s",
+	        d->root, why, errno ? ": " : "", errno ? strerror(errno) : "");
+}
+
+/* Tries a mount that is attached nowhere. Returns 0, or a negative errno with the kernel's words.
+ */
+static int try_mount(int dirfd, bool with_volatile, char said[256])
+{
+	static const char *const keys[] = {"lowerdir", "upperdir", "workdir"};
+	static const char *const dirs[] = {"lower", "upper", "work"};
+	int fds[3] = {-1, -1, -1}, r = 0, mnt = -1;
+	char value[64];
+
+	said[0] = '\0';
+	int fs = fsopen("overlay", FSOPEN_CLOEXEC);
+	if (fs < 0)
+		return -errno;
+	for (int i = 0; i < 3 && r == 0; i++) {
+		fds[i] = openat(dirfd, dirs[i], O_PATH | O_DIRECTORY | O_CLOEXEC);
+		snprintf(value, sizeof(value), "/proc/self/fd/%d", fds[i]);
+		if (fds[i] < 0 || fsconfig(fs, FSCONFIG_SET_STRING, keys[i], value, 0) < 0)
+			r = -errno;
+	}
+	if (r == 0 && with_volatile && fsconfig(fs, FSCONFIG_SET_FLAG, "volatile", NULL, 0) < 0)
+		r = -errno;
+	if (r == 0 && fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		r = -errno;
+	if (r == 0 && (mnt = fsmount(fs, FSMOUNT_CLOEXEC, 0)) < 0)
+		r = -errno;
+	if (r < 0) {
+		ssize_t n = read(fs, said, 255);
+		said[n > 0 ? n : 0] = '\0';
+		said[strcspn(said, "\n")] = '\0';
+	}
+	if (mnt >= 0)
+		close(mnt);
+	close(fs);
+	for (int i = 0; i < 3; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	return r;
+}
+
+/* Entry types in directory listings: without them overlay hides whiteouts wrongly. */
+static bool lists_types(int dirfd)
+{
+	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	bool ok = dir != NULL;
+	struct dirent *e;
+
+	while (ok && (e = readdir(dir)))
+		if (e->d_type == DT_UNKNOWN)
+			ok = false;
+	if (dir)
+		closedir(dir);
+	else if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+static berth_status probe_in(struct driver *d, struct berth_op *op, int fd)
+{
+	char path[64], said[256], why[512];
+
+	for (int i = 0; i < 3; i++) {
+		static const char *const dirs[] = {"lower", "upper", "work"};
+		if (mkdirat(fd, dirs[i], 0700) < 0)
+			return unfit(d, op, "cannot make directories");
+	}
+	errno = 0;
+	if (!lists_types(fd))
+		return unfit(d, op,
+		        "the file system does not tell types of directory entries "
+		        "(for XFS: ftype=1)");
+	if (mknodat(fd, "upper/whiteout", S_IFCHR, 0) < 0)
+		return unfit(d, op, "cannot make whiteouts (character devices)");
+	snprintf(path, sizeof(path), "/proc/self/fd/%d/upper", fd);
+	if (setxattr(path, "trusted.overlay.opaque", "y", 1, 0) < 0)
+		return unfit(d, op, "cannot set trusted.* attributes");
+	int r = try_mount(fd, false, said);
+	if (r < 0) {
+		snprintf(why, sizeof(why), "the kernel does not mount an overlay there%s%s",
+		        said[0] ? ": " : "", said[0] ? said + 2 : "");
+		errno = -r;
+		return unfit(d, op, why);
+	}
+	if (d->use_volatile && try_mount(fd, true, said) < 0)
+		d->use_volatile = false; /* Linux 5.10 has it */
+	return BERTH_OK;
+}
+
+static bool listed(void)
+{
+	char line[128];
+	bool found = false;
+	FILE *f = fopen("/proc/filesystems", "re");
+
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = strcmp(line, "nodev\toverlay\n") == 0;
+	if (f)
+		fclose(f);
+	return found;
+}
+
+berth_status probe_overlay(struct driver *d, struct berth_op *op)
+{
+	char gone[TRASH_NAME];
+
+	/* Opening the type loads the module where there is one. */
+	int fs = fsopen("overlay", FSOPEN_CLOEXEC);
+	if (fs < 0) {
+		if (errno == ENODEV || !listed()) {
+			errno = 0;
+			return unfit(d, op,
+			        "this kernel has no overlay file system (not in "
+			        "/proc/filesystems, and no module 'overlay')");
+		}
+		return unfit(d, op, "overlays cannot be mounted (CAP_SYS_ADMIN is needed)");
+	}
+	close(fs);
+	int r = trash_add(d, d->new_fd, SCRATCH, NULL); /* left by a crash */
+	if (r < 0 && r != -ENOENT) {
+		errno = -r;
+		return unfit(d, op, "cannot rename directories");
+	}
+	if (mkdirat(d->new_fd, SCRATCH, 0700) < 0)
+		return unfit(d, op, "cannot make directories");
+	int fd = openat(d->new_fd, SCRATCH, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	berth_status st = fd < 0 ? unfit(d, op, "cannot open directories") : probe_in(d, op, fd);
+	if (fd >= 0)
+		close(fd);
+	if (trash_add(d, d->new_fd, SCRATCH, gone) == 0)
+		(void)trash_delete(d, op, gone); /* else cleanup() does */
+	return st;
+}

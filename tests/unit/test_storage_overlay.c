@@ -1,0 +1,577 @@
+/* storage-overlay through the ABI, mounted as the host mounts it. Needs root; runs in a mount
+ * namespace and on a tmpfs of its own. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "mount/mount.h"
+#include "testhost.h"
+
+#define PLUGIN BERTH_TEST_PLUGINS "/storage-overlay/storage-overlay.so"
+#define LAYERS 250
+
+static int no_root;
+static char dir[] = "/tmp/berth-overlay-XXXXXX";
+static char *state, *target;
+static struct testhost *h;
+
+static int group_setup(void **s)
+{
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+		no_root = 1;
+		return 0;
+	}
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(mount("tmpfs", dir, "tmpfs", 0, "mode=755"), 0);
+	/* A colon in the path must not part layers. */
+	state = berth_asprintf("%s/st:ate", dir);
+	target = berth_asprintf("%s/mnt", dir);
+	return berth_mkdir_p(target, 0755);
+}
+
+static int group_teardown(void **s)
+{
+	if (no_root)
+		return 0;
+	free(state);
+	free(target);
+	umount2(dir, MNT_DETACH);
+	return rmdir(dir);
+}
+
+static void start(const char *config)
+{
+	_cleanup_free_ char *msg = NULL;
+
+	h = testhost_new(PLUGIN, state, NULL, config);
+	if (testhost_start(h, &msg) != BERTH_OK)
+		fail_msg("%s", msg);
+	assert_null(testhost_unasked(h));
+}
+
+static int setup(void **s)
+{
+	if (no_root)
+		return 0;
+	assert_int_equal(berth_mkdir_p(state, 0700), 0);
+	start("{}");
+	return 0;
+}
+
+static int teardown(void **s)
+{
+	if (no_root)
+		return 0;
+	h = testhost_free(h);
+	return berth_rm_tree(AT_FDCWD, state);
+}
+
+static void restart(void)
+{
+	h = testhost_kill(h);
+	start("{}");
+}
+
+#define NEED_ROOT()             \
+	do {                    \
+		if (no_root)    \
+			skip(); \
+	} while (0)
+
+static const struct berth_storage_ops *ops(void)
+{
+	return testhost_plugin(h)->storage;
+}
+
+static struct berth_snap_args args(const char *key, const char *parent, const char *name)
+{
+	return (struct berth_snap_args){
+	        .size = sizeof(struct berth_snap_args), .key = key, .parent = parent, .name = name};
+}
+
+#define OK(op, call)                                                              \
+	do {                                                                      \
+		berth_status st_ = (call);                                        \
+		if (st_ != BERTH_OK)                                              \
+			fail_msg("%s: %d %s", #call, (int)st_, testop_error(op)); \
+	} while (0)
+#define FAILS(op, call, status, part)                                               \
+	do {                                                                        \
+		berth_status st_ = (call);                                          \
+		if (st_ != (status) || !strstr(testop_error(op), part))             \
+			fail_msg("%s: %d '%s'", #call, (int)st_, testop_error(op)); \
+	} while (0)
+
+static void put_file(const char *path, const char *text)
+{
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	assert_true(fd >= 0);
+	assert_int_equal(berth_write_all(fd, text, strlen(text)), 0);
+}
+
+static void put_in(const char *d, const char *name, const char *text)
+{
+	_cleanup_free_ char *p = berth_asprintf("%s/%s", d, name);
+	put_file(p, text);
+}
+
+static void assert_in(const char *d, const char *name, const char *want)
+{
+	_cleanup_free_ char *p = berth_asprintf("%s/%s", d, name), *got = NULL;
+	int r = berth_read_file(AT_FDCWD, p, 4096, &got, NULL);
+	if (!want) {
+		assert_int_equal(r, -ENOENT);
+		return;
+	}
+	assert_int_equal(r, 0);
+	assert_string_equal(got, want);
+}
+
+/* A committed layer with a file of its own. */
+static void make_layer(const char *name, const char *parent, const char *file, const char *text)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	_cleanup_free_ char *key = berth_asprintf("pull %s", name);
+	struct berth_snap_args a = args(key, NULL, NULL);
+
+	a.flags = BERTH_SNAP_F_LAYER;
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	assert_int_equal(r.n, 1);
+	assert_string_equal(r.mounts[0]->type, "bind");
+	put_in(r.mounts[0]->source, file, text);
+	a = args(key, parent, name);
+	OK(op, ops()->commit(op, testhost_self(h), &a));
+}
+
+static void mount_result(const struct berth_mounts_result *r)
+{
+	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+	if (berth_mount_apply(r, target, &err) < 0)
+		fail_msg("%s", err->msg);
+}
+
+static void unmount(void)
+{
+	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+	if (berth_umount(target, false, &err) < 0)
+		fail_msg("%s", err->msg);
+}
+
+static void prepare_and_mount(const char *key, const char *parent)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_args a = args(key, parent, NULL);
+
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	mount_result(&r);
+}
+
+static void remount(const char *key)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_args a = args(key, NULL, NULL);
+
+	OK(op, ops()->mounts(op, testhost_self(h), &a, &r));
+	mount_result(&r);
+}
+
+static void remove_snap(const char *key)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_snap_args a = args(key, NULL, NULL);
+	OK(op, ops()->remove(op, testhost_self(h), &a));
+}
+
+static uint32_t count(uint32_t kind)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_snap_list l = {.size = sizeof(l)};
+	uint32_t n = 0;
+
+	OK(op, ops()->list(op, testhost_self(h), &l));
+	for (uint32_t i = 0; i < l.n; i++)
+		n += l.snaps[i]->kind == kind;
+	return n;
+}
+
+static size_t entries(const char *sub)
+{
+	_cleanup_free_ char *cmd = berth_asprintf("ls -A '%s/%s' | wc -l", state, sub);
+	FILE *p = popen(cmd, "re");
+	size_t n = 0;
+	assert_non_null(p);
+	assert_int_equal(fscanf(p, "%zu", &n), 1);
+	pclose(p);
+	return n;
+}
+
+static void layers_come_in_any_order_and_compose(void **s)
+{
+	NEED_ROOT();
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r1 = {.size = sizeof(r1)}, r2 = r1;
+	struct berth_snap_args up = args("k-up", NULL, NULL), low = args("k-low", NULL, NULL);
+
+	up.flags = low.flags = BERTH_SNAP_F_LAYER;
+	OK(op, ops()->prepare(op, testhost_self(h), &up, &r1));
+	OK(op, ops()->prepare(op, testhost_self(h), &low, &r2));
+	put_in(r1.mounts[0]->source, "top", "top");
+	_cleanup_free_ char *wh = berth_asprintf("%s/gone", r1.mounts[0]->source);
+	assert_int_equal(mknod(wh, S_IFCHR, makedev(0, 0)), 0);
+	put_in(r2.mounts[0]->source, "gone", "x");
+	put_in(r2.mounts[0]->source, "kept", "kept");
+	assert_int_equal(chmod(r1.mounts[0]->source, 0750), 0);
+	assert_int_equal(chown(r1.mounts[0]->source, 12, 34), 0);
+	struct berth_snap_args c = args("k-up", "sha256:low", "sha256:up");
+	FAILS(op, ops()->commit(op, testhost_self(h), &c), BERTH_E_NOT_FOUND, "sha256:low");
+	c = args("k-low", NULL, "sha256:low");
+	OK(op, ops()->commit(op, testhost_self(h), &c));
+	c = args("k-up", "sha256:low", "sha256:up");
+	OK(op, ops()->commit(op, testhost_self(h), &c));
+
+	prepare_and_mount("c1", "sha256:up");
+	assert_in(target, "top", "top");
+	assert_in(target, "kept", "kept");
+	assert_in(target, "gone", NULL);
+	struct stat st;
+	assert_int_equal(stat(target, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0750);
+	assert_int_equal(st.st_uid, 12);
+	assert_int_equal(st.st_gid, 34);
+	put_in(target, "kept", "changed");
+	unmount();
+	remount("c1");
+	assert_in(target, "kept", "changed");
+	unmount();
+	/* The layer below is untouched, and a view shows it without the container's change. */
+	struct berth_mounts_result v = {.size = sizeof(v)};
+	struct berth_snap_args va = args("v1", "sha256:up", NULL);
+	OK(op, ops()->view(op, testhost_self(h), &va, &v));
+	mount_result(&v);
+	assert_in(target, "kept", "kept");
+	_cleanup_free_ char *f = berth_asprintf("%s/new", target);
+	assert_int_equal(open(f, O_CREAT | O_WRONLY | O_CLOEXEC, 0600), -1);
+	assert_int_equal(errno, EROFS);
+	unmount();
+}
+
+static void commit_into_a_taken_name_says_so(void **s)
+{
+	NEED_ROOT();
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+
+	make_layer("sha256:a", NULL, "f", "1");
+	struct berth_snap_args a = args("again", NULL, NULL);
+	a.flags = BERTH_SNAP_F_LAYER;
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	FAILS(op, ops()->prepare(op, testhost_self(h), &a, &r), BERTH_E_EXISTS, "again");
+	a = args("again", NULL, "sha256:a");
+	FAILS(op, ops()->commit(op, testhost_self(h), &a), BERTH_E_EXISTS, "sha256:a");
+	remove_snap("again");
+	assert_int_equal(count(BERTH_SNAP_ACTIVE), 0);
+	assert_int_equal(count(BERTH_SNAP_COMMITTED), 1);
+	assert_int_equal(entries("trash"), 0);
+}
+
+static void a_layer_in_use_is_not_removed(void **s)
+{
+	NEED_ROOT();
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+
+	make_layer("sha256:a", NULL, "f", "1");
+	make_layer("sha256:b", "sha256:a", "g", "2");
+	struct berth_snap_args a = args("sha256:a", NULL, NULL);
+	FAILS(op, ops()->remove(op, testhost_self(h), &a), BERTH_E_PRECONDITION, "sha256:b");
+	restart();
+	FAILS(op, ops()->remove(op, testhost_self(h), &a), BERTH_E_PRECONDITION, "sha256:b");
+	remove_snap("sha256:b");
+	remove_snap("sha256:a");
+	remove_snap("sha256:a"); /* absent is fine */
+	assert_int_equal(entries("layers") + entries("active") + entries("trash"), 0);
+}
+
+static void bad_arguments_are_named(void **s)
+{
+	NEED_ROOT();
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	char longer[300];
+
+	memset(longer, 'k', sizeof(longer));
+	longer[299] = '\0';
+	const struct berth_storage_ops *o = ops();
+	void *self = testhost_self(h);
+	struct berth_snap_args a = args(longer, NULL, NULL);
+	FAILS(op, o->prepare(op, self, &a, &r), BERTH_E_INVALID, "kkkk");
+	a = args("", NULL, NULL);
+	FAILS(op, o->prepare(op, self, &a, &r), BERTH_E_INVALID, "empty");
+	a = args("a\nb", NULL, NULL);
+	FAILS(op, o->prepare(op, self, &a, &r), BERTH_E_INVALID, "control");
+	a = args("k", "nothing", NULL);
+	FAILS(op, o->prepare(op, self, &a, &r), BERTH_E_NOT_FOUND, "nothing");
+	a = args("k", NULL, NULL);
+	a.flags = 0x80;
+	FAILS(op, o->prepare(op, self, &a, &r), BERTH_E_INVALID, "0x80");
+	a = args("k", NULL, NULL);
+	a.size_limit = 1;
+	FAILS(op, o->prepare(op, self, &a, &r), BERTH_E_UNIMPLEMENTED, "quota");
+	a = args("none", NULL, "x");
+	FAILS(op, o->mounts(op, self, &a, &r), BERTH_E_NOT_FOUND, "none");
+	FAILS(op, o->commit(op, self, &a), BERTH_E_NOT_FOUND, "none");
+	make_layer("sha256:a", NULL, "f", "1");
+	a = args("sha256:a", NULL, NULL);
+	FAILS(op, o->mounts(op, self, &a, &r), BERTH_E_PRECONDITION, "sha256:a");
+	/* A name is a name, not a way out. */
+	make_layer("../../../etc", NULL, "passwd", "x");
+	make_layer("..", NULL, "f", "x");
+	assert_int_equal(entries("layers"), 3);
+	restart();
+	assert_int_equal(count(BERTH_SNAP_COMMITTED), 3);
+}
+
+static void many_layers(void **s)
+{
+	NEED_ROOT();
+	_cleanup_free_ char *parent = NULL;
+
+	for (int i = 0; i < LAYERS; i++) {
+		char *name = berth_asprintf("sha256:%064d", i);
+		_cleanup_free_ char *file = berth_asprintf("f%d", i);
+		make_layer(name, parent, file, file);
+		free(parent);
+		parent = name;
+	}
+	restart();
+	assert_int_equal(count(BERTH_SNAP_COMMITTED), LAYERS);
+	prepare_and_mount("c", parent);
+	assert_in(target, "f0", "f0");
+	assert_in(target, "f249", "f249");
+	unmount();
+	berth_mount_force_short_names(true);
+	remount("c");
+	assert_in(target, "f125", "f125");
+	unmount();
+	berth_mount_force_short_names(false);
+}
+
+static void what_a_crash_leaves_is_cleaned_up(void **s)
+{
+	NEED_ROOT();
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+
+	make_layer("sha256:a", NULL, "f", "1");
+	make_layer("sha256:b", "sha256:a", "g", "2");
+	make_layer("sha256:c", "sha256:b", "g", "2");
+	prepare_and_mount("c1", "sha256:a");
+	unmount();
+	/* In the middle of prepare; of a remove; a torn meta file of an active one after a power
+	 * cut; a commit between its meta file and its rename. */
+	_cleanup_free_ char *cmd =
+	        berth_asprintf("cd '%s' && mkdir -p new/77/fs trash/1/deep/er active/half/fs && "
+	                       "echo x > trash/1/deep/er/f && : > active/half/meta && "
+	                       "sed -i s/active/committed/ active/c1/meta",
+	                state);
+	assert_int_equal(system(cmd), 0);
+	restart();
+	assert_int_equal(count(BERTH_SNAP_ACTIVE), 1);
+	assert_int_equal(count(BERTH_SNAP_COMMITTED), 3);
+	assert_int_equal(entries("new"), 0);
+	OK(op, ops()->cleanup(op, testhost_self(h)));
+	assert_int_equal(entries("trash"), 0);
+	remount("c1");
+	unmount();
+
+	/* A layer without its meta file is none, nor is what stands on it; both names are free. */
+	_cleanup_free_ char *rm = berth_asprintf("rm '%s/layers/sha256%%3Ab/meta'", state);
+	assert_int_equal(system(rm), 0);
+	restart();
+	assert_int_equal(count(BERTH_SNAP_COMMITTED), 1);
+	assert_non_null(strstr(testhost_logged(h), "sha256%3Ab"));
+	assert_non_null(strstr(testhost_logged(h), "sha256:c"));
+	make_layer("sha256:b", "sha256:a", "new", "3");
+	make_layer("sha256:c", "sha256:b", "g", "2");
+	restart();
+	assert_int_equal(count(BERTH_SNAP_COMMITTED), 3);
+}
+
+static void a_volatile_upper_is_trusted_within_one_boot(void **s)
+{
+	NEED_ROOT();
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+
+	make_layer("sha256:a", NULL, "f", "1");
+	struct berth_snap_args a = args("c", "sha256:a", NULL);
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	bool is_volatile = false;
+	for (size_t i = 0; r.mounts[0]->options[i]; i++)
+		is_volatile = is_volatile || strcmp(r.mounts[0]->options[i], "volatile") == 0;
+	assert_true(is_volatile);
+	mount_result(&r);
+	put_in(target, "w", "written");
+	umount2(target, MNT_DETACH); /* the mark stays */
+	restart();
+	remount("c");
+	assert_in(target, "w", "written");
+	unmount();
+	_cleanup_free_ char *cmd =
+	        berth_asprintf("sed -i 's/^boot=.*/boot=another/' '%s/active/c/meta'", state);
+	assert_int_equal(system(cmd), 0);
+	restart();
+	FAILS(op, ops()->mounts(op, testhost_self(h), &a, &r), BERTH_E_PRECONDITION, "restarted");
+	remove_snap("c");
+
+	h = testhost_free(h);
+	start("{\"volatile\": false, \"mount_options\": \"nodev,metacopy=off\"}");
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	bool nodev = false;
+	for (size_t i = 0; r.mounts[0]->options[i]; i++) {
+		assert_string_not_equal(r.mounts[0]->options[i], "volatile");
+		nodev = nodev || strcmp(r.mounts[0]->options[i], "nodev") == 0;
+	}
+	assert_true(nodev);
+	mount_result(&r);
+	unmount();
+}
+
+static void usage_counts_what_is_in_the_layer(void **s)
+{
+	NEED_ROOT();
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_info i = {.size = sizeof(i)};
+
+	make_layer("sha256:a", NULL, "f", "1");
+	struct berth_snap_args a = args("k", NULL, NULL);
+	a.flags = BERTH_SNAP_F_LAYER;
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	const char *d = r.mounts[0]->source;
+	static char big[40960];
+	memset(big, 'b', sizeof(big) - 1);
+	put_in(d, "big", big);
+	_cleanup_free_ char *from = berth_asprintf("%s/big", d), *to = berth_asprintf("%s/link", d);
+	assert_int_equal(link(from, to), 0);
+	a = args("k", "sha256:a", "sha256:b");
+	OK(op, ops()->commit(op, testhost_self(h), &a));
+	a = args("sha256:b", NULL, NULL);
+	OK(op, ops()->stat(op, testhost_self(h), &a, &i));
+	assert_int_equal(i.kind, BERTH_SNAP_COMMITTED);
+	assert_string_equal(i.key, "sha256:b");
+	assert_string_equal(i.parent, "sha256:a");
+	assert_int_equal(i.inodes, 1);
+	assert_int_equal(i.bytes, 40960);
+	assert_true(i.created_ns > 1500000000ull * 1000000000ull);
+}
+
+/* A container may nest directories deeper than any stack. */
+static void a_deep_tree_is_removed(void **s)
+{
+	NEED_ROOT();
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_args a = args("deep", NULL, NULL);
+
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	int at = open(r.mounts[0]->source, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < 3000; i++) {
+		assert_int_equal(mkdirat(at, "d", 0700), 0);
+		int next = openat(at, "d", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		assert_true(next >= 0);
+		close(at);
+		at = next;
+	}
+	close(at);
+	remove_snap("deep");
+	assert_int_equal(entries("trash"), 0);
+	assert_int_equal(entries("active"), 0);
+}
+
+static void a_mount_left_inside_is_not_emptied(void **s)
+{
+	NEED_ROOT();
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_args a = args("m", NULL, NULL);
+
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	_cleanup_free_ char *in = berth_asprintf("%s/vol", r.mounts[0]->source),
+	                    *vol = berth_asprintf("%s/volume", dir);
+	assert_int_equal(berth_mkdir_p(in, 0755), 0);
+	assert_int_equal(berth_mkdir_p(vol, 0755), 0);
+	put_in(vol, "precious", "data");
+	assert_int_equal(berth_mount_bind(vol, in, false, false, &err), 0);
+	remove_snap("m");
+	assert_in(vol, "precious", "data");
+	assert_non_null(strstr(testhost_logged(h), "'m'"));
+	FAILS(op, ops()->cleanup(op, testhost_self(h)), BERTH_E_INTERNAL, "busy");
+	_cleanup_free_ char *trash = berth_asprintf("%s/trash", state);
+	assert_int_equal(berth_umount_tree(trash, false, &err), 0);
+	OK(op, ops()->cleanup(op, testhost_self(h)));
+	assert_int_equal(entries("trash"), 0);
+	assert_in(vol, "precious", "data");
+}
+
+static void an_unfit_file_system_is_refused_with_the_reason(void **s)
+{
+	NEED_ROOT();
+	_cleanup_free_ char *msg = NULL, *on = berth_asprintf("%s/onoverlay", dir), *cmd = NULL;
+
+	/* An overlay's upper directory cannot be on an overlay. */
+	cmd = berth_asprintf("cd '%s' && mkdir -p onoverlay l u w && mount -t overlay overlay "
+	                     "-o lowerdir=l,upperdir=u,workdir=w onoverlay",
+	        dir);
+	assert_int_equal(system(cmd), 0);
+	struct testhost *bad = testhost_new(PLUGIN, on, NULL, "{}");
+	assert_int_equal(testhost_start(bad, &msg), BERTH_E_PRECONDITION);
+	assert_non_null(strstr(msg, on));
+	testhost_kill(bad);
+	free(berth_take(msg));
+	bad = testhost_new(PLUGIN, "/proc", NULL, "{}");
+	assert_int_equal(testhost_start(bad, &msg), BERTH_E_PRECONDITION);
+	assert_non_null(strstr(msg, "/proc"));
+	testhost_kill(bad);
+	assert_int_equal(umount(on), 0);
+	free(berth_take(msg));
+	bad = testhost_new(PLUGIN, state, NULL, "{\"mount_options\": \"upperdir=/x\"}");
+	assert_int_equal(testhost_start(bad, &msg), BERTH_E_INVALID);
+	testhost_kill(bad);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	        T(layers_come_in_any_order_and_compose),
+	        T(commit_into_a_taken_name_says_so),
+	        T(a_layer_in_use_is_not_removed),
+	        T(bad_arguments_are_named),
+	        T(many_layers),
+	        T(what_a_crash_leaves_is_cleaned_up),
+	        T(a_volatile_upper_is_trusted_within_one_boot),
+	        T(usage_counts_what_is_in_the_layer),
+	        T(a_deep_tree_is_removed),
+	        T(a_mount_left_inside_is_not_emptied),
+	        T(an_unfit_file_system_is_refused_with_the_reason),
+	};
+	return cmocka_run_group_tests_name("storage-overlay", tests, group_setup, group_teardown);
+}
