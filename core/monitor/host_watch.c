@@ -199,10 +199,17 @@ static void take_over(void *arg)
 {
 	struct handover *h = arg;
 	struct mon *m = berth_mon.loop ? find(h->dir) : NULL;
-	if (m)
+	if (m && (m->monitor_pid != h->res.monitor_pid || m->pid_start != h->res.pid_start_ns)) {
 		forget(m); /* the directory was used before */
+		m = NULL;
+	}
 	if (berth_mon.loop) {
-		m = add(h->id, h->dir);
+		if (!m)
+			m = add(h->id, h->dir);
+		/* A watch that came first found the monitor by its record. */
+		m->adopted = berth_fdwatch_free(m->adopted);
+		close_init(m);
+		berth_close(m->monitor_fd);
 		m->monitor_pid = h->res.monitor_pid;
 		m->pid = h->res.pid;
 		m->pid_start = h->res.pid_start_ns;

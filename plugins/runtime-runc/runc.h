@@ -1,0 +1,62 @@
+/* runtime-runc: containers by any OCI runtime with the usual command line (runc, crun). */
+#ifndef RUNTIME_RUNC_H
+#define RUNTIME_RUNC_H
+
+#include <berth/monitor.h>
+#include <berth/plugin.h>
+#include <stdbool.h>
+
+#define RUNC_PATH_MAX 4096
+#define RUNC_LOG_MAX (256 * 1024)   /* of the runtime's log that is looked at */
+#define RUNC_JSON_MAX (1024 * 1024) /* process, resources */
+#define RUNC_ARGS 24                /* words of a command line */
+
+struct runc {
+	const struct berth_host *h;
+	const struct berth_monitor_ext *mon;
+	char *path, *root;
+	bool systemd_cgroup;
+};
+
+/* Where a container's small files lie: RUN/ctr/ID. */
+enum runc_file { RUNC_DIR, RUNC_BUNDLE, RUNC_PAUSED, RUNC_LOG };
+/* From the op's arena. */
+char *runc_file(struct berth_op *op, const struct runc *r, const char *id, enum runc_file f);
+char *runc_state_dir(struct berth_op *op, const struct runc *r, const char *id);
+char *runc_printf(struct berth_op *op, const struct runc *r, const char *fmt, ...)
+        __attribute__((format(printf, 3, 4), nonnull(3)));
+
+/* INVALID with a reason where the id may not become a file name. */
+berth_status runc_check_id(struct berth_op *op, const struct runc *r, const char *id);
+
+/* A command line: the runtime, its global options (log = NULL: no log file), then `words` up to a
+ * NULL. argv holds RUNC_ARGS. */
+void runc_argv(const struct runc *r, const char *log, const char *const *words, const char **argv);
+/* The `msg` of the last error in a JSON log, from the arena; NULL where there is none. */
+char *runc_log_message(struct berth_op *op, const struct runc *r, const char *log);
+/* Runs the runtime with `words` to completion. A failure says WHAT ID: the runtime's own words.
+ * json: becomes /proc/self/fd/3 of the command; may be NULL. */
+berth_status runc_command(struct berth_op *op, const struct runc *r, const char *what,
+        const char *id, const char *const *words, const char *json);
+/* A memfd that holds text, -1 with errno. */
+int runc_memfd(const char *text);
+
+berth_status runc_info(struct berth_op *op, void *self, struct berth_runtime_info *res);
+
+berth_status runc_create(struct berth_op *op, void *self, const struct berth_ctr_args *a);
+berth_status runc_start(struct berth_op *op, void *self, const struct berth_ctr_args *a);
+berth_status runc_kill(struct berth_op *op, void *self, const struct berth_ctr_args *a);
+berth_status runc_remove(struct berth_op *op, void *self, const struct berth_ctr_args *a);
+berth_status runc_state(struct berth_op *op, void *self, const struct berth_ctr_args *a,
+        struct berth_ctr_state *res);
+berth_status runc_list(struct berth_op *op, void *self, struct berth_ctr_list *res);
+
+berth_status runc_exec(
+        struct berth_op *op, void *self, const struct berth_ctr_args *a, struct berth_stdio *stdio);
+berth_status runc_close_stdin(struct berth_op *op, void *self, const struct berth_ctr_args *a);
+berth_status runc_resize(struct berth_op *op, void *self, const struct berth_ctr_args *a);
+berth_status runc_update(struct berth_op *op, void *self, const struct berth_ctr_args *a);
+berth_status runc_pause(struct berth_op *op, void *self, const struct berth_ctr_args *a);
+berth_status runc_resume(struct berth_op *op, void *self, const struct berth_ctr_args *a);
+
+#endif

@@ -1,0 +1,104 @@
+/* What happens to a running container: exec, stdin, size, limits, pause. */
+#include <berth/util.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runc.h"
+
+#define THIRD_FD "/proc/self/fd/3"
+
+berth_status runc_exec(
+        struct berth_op *op, void *self, const struct berth_ctr_args *a, struct berth_stdio *stdio)
+{
+	const struct runc *r = self;
+	berth_status st = runc_check_id(op, r, a->id);
+	if (st != BERTH_OK)
+		return st;
+	if (!a->exec_id || !a->json)
+		return berth_fail(r->h, op, BERTH_E_INVALID, "exec in %s: no process", a->id);
+	if (strlen(a->json) > RUNC_JSON_MAX)
+		return berth_fail(r->h, op, BERTH_E_EXHAUSTED,
+		        "exec in %s: more than %d bytes of JSON", a->id, RUNC_JSON_MAX);
+	/* The process description is a memfd: nothing to clean up after a crash. */
+	int32_t fd = runc_memfd(a->json);
+	if (fd < 0)
+		return berth_fail(r->h, op, BERTH_E_INTERNAL, "exec in %s: memfd: %s", a->id,
+		        strerror(errno));
+	const char *words[] = {"exec", "--process", THIRD_FD, a->id, NULL};
+	const char *argv[RUNC_ARGS];
+	runc_argv(r, NULL, words, argv);
+	struct berth_run run = {.size = sizeof(run),
+	        .flags = (a->flags & BERTH_IO_TTY ? BERTH_RUN_F_TTY : 0) |
+	                 (a->flags & BERTH_IO_STDIN ? BERTH_RUN_F_STDIN : 0),
+	        .argv = argv,
+	        .keep_fds = &fd,
+	        .n_keep_fds = 1};
+	st = r->h->spawn(op, &run, a->id, a->exec_id, stdio);
+	close(fd);
+	return st;
+}
+
+static berth_status not_for_exec(
+        struct berth_op *op, const struct runc *r, const struct berth_ctr_args *a, const char *what)
+{
+	berth_status st = runc_check_id(op, r, a->id);
+	if (st == BERTH_OK && a->exec_id)
+		st = berth_fail(r->h, op, BERTH_E_UNIMPLEMENTED,
+		        "%s %s: the host holds the streams of its exec sessions", what, a->id);
+	return st;
+}
+
+berth_status runc_close_stdin(struct berth_op *op, void *self, const struct berth_ctr_args *a)
+{
+	const struct runc *r = self;
+	berth_status st = not_for_exec(op, r, a, "close stdin of");
+	return st == BERTH_OK ? r->mon->close_stdin(op, r->h, a->bundle) : st;
+}
+
+berth_status runc_resize(struct berth_op *op, void *self, const struct berth_ctr_args *a)
+{
+	const struct runc *r = self;
+	berth_status st = not_for_exec(op, r, a, "resize");
+	return st == BERTH_OK ? r->mon->resize(op, r->h, a->bundle, a->width, a->height) : st;
+}
+
+berth_status runc_update(struct berth_op *op, void *self, const struct berth_ctr_args *a)
+{
+	const struct runc *r = self;
+	const char *words[] = {"update", "--resources", THIRD_FD, a->id, NULL};
+	berth_status st = runc_check_id(op, r, a->id);
+	if (st == BERTH_OK && !a->json)
+		st = berth_fail(r->h, op, BERTH_E_INVALID, "update %s: no resources", a->id);
+	return st == BERTH_OK ? runc_command(op, r, "update", a->id, words, a->json) : st;
+}
+
+berth_status runc_pause(struct berth_op *op, void *self, const struct berth_ctr_args *a)
+{
+	const struct runc *r = self;
+	const char *words[] = {"pause", a->id, NULL};
+	berth_status st = runc_check_id(op, r, a->id);
+	if (st != BERTH_OK)
+		return st;
+	/* First the mark: a kill that finds it without need only tries a resume in vain. */
+	int fd = open(runc_file(op, r, a->id, RUNC_PAUSED), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		close(fd);
+	st = runc_command(op, r, "pause", a->id, words, NULL);
+	if (st != BERTH_OK)
+		(void)unlink(runc_file(op, r, a->id, RUNC_PAUSED));
+	return st;
+}
+
+berth_status runc_resume(struct berth_op *op, void *self, const struct berth_ctr_args *a)
+{
+	const struct runc *r = self;
+	const char *words[] = {"resume", a->id, NULL};
+	berth_status st = runc_check_id(op, r, a->id);
+	if (st == BERTH_OK)
+		st = runc_command(op, r, "resume", a->id, words, NULL);
+	if (st == BERTH_OK)
+		(void)unlink(runc_file(op, r, a->id, RUNC_PAUSED));
+	return st;
+}
