@@ -9,10 +9,14 @@
  *    "auth_files": [PATH...], "auth": {"username","password","auth","identity_token","registry_token",
  *    "server_address"} | absent, "platform": {"os","architecture","variant"}, "parallel": N, "detached": BOOL,
  *    "whiteout": "overlay" | "aufs" | "delete"}
- *   {"t":"import", "ref": REF | absent, ... the same platform, parallel, detached, whiteout}, fd: the file or directory
+ *   {"t":"import", "ref": REF | absent, ... the same platform, parallel, detached, whiteout}, fd: the file or directory,
+ *      open for reading: an OCI layout, an oci-archive or a docker-archive. With a ref the only image takes it as its
+ *      name, and of several those are taken whose own name it is; without one all are taken
  * berth-pull -> berthd:
  *   {"t":"image", "digest": manifest digest, "config_digest", "layers": [{"diff_id","chain_id","digest","size"}...]}
- *      an import of an archive with several images sends one `image` ... `record` sequence per image
+ *      an import of an archive with several images sends one `image` ... `record` sequence per image and name. A
+ *      docker-archive has neither manifest nor layer digests: its digest is that of the OCI manifest that says the same,
+ *      a layer's `digest` its diff_id
  *   {"t":"open", "n": I}           asks for the directory of layer I
  *   {"t":"opaque", "n": I}, fd     mark this directory of layer I opaque for the driver; no answer, a failure aborts
  *   {"t":"unpacked", "n": I, "bytes": B, "inodes": N, "implied": M}, fd: memfd with the M implied directories' paths,
@@ -31,7 +35,8 @@
  *
  * The image record, the only thing that berthd keeps of what came from outside (JSON, at most BERTH_PULL_RECORD bytes):
  *   {"v":1, "id": "sha256:..." (the config's digest), "digest": manifest digest, "index_digest": where it came through a list,
- *    "ref": REF | absent, "size": compressed layers + config, "created": RFC 3339 | absent, "os", "architecture", "variant",
+ *    "ref": the request's REF, or the name in the archive as it is written there (not normalised) | absent, "size":
+ *    compressed layers + config, "created" | absent, "os", "architecture", "variant" | absent (the text of the config),
  *    "layers": [{"diff_id","chain_id","digest","size"}...],
  *    "config": {"user","env":[],"entrypoint":[],"cmd":[],"working_dir","volumes":[],"stop_signal","labels":{},
  *    "exposed_ports":[]}, "annotations": {}}

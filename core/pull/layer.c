@@ -1,0 +1,202 @@
+#include "pull/layer.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "pull/decode.h"
+#include "pull/protocol.h"
+#include "pull/queue.h"
+#include "pull/unpack.h"
+
+#define PROGRESS_NS 100000000u /* ten packets a second */
+
+struct run {
+	const struct pull_layer *l;
+	struct pull_wire *wire;
+	enum pull_whiteout whiteout;
+	struct pull_queue *queue;
+	/* the reading side */
+	struct pull_decoder *decoder;
+	struct pull_hasher *blob;
+	uint64_t done, told_ns;
+	struct berth_error *feed_err;
+	/* the unpacking side */
+	struct pull_hasher *tar;
+	struct pull_unpacked unpacked;
+	struct berth_error *unpack_err;
+};
+
+static int tell(struct run *r, struct berth_error **ret_err)
+{
+	uint64_t now = berth_now_ns();
+
+	if (now - r->told_ns < PROGRESS_NS)
+		return 0;
+	r->told_ns = now;
+	return pull_wire_send(r->wire,
+	        json_pack("{s:s, s:I, s:I, s:I}", "t", "progress", "n", (json_int_t)r->l->n, "done",
+	                (json_int_t)r->done, "total", (json_int_t)r->l->desc->size),
+	        -1, ret_err);
+}
+
+static int feed(void *arg, const void *p, size_t n)
+{
+	struct run *r = arg;
+	const struct pull_desc *d = r->l->desc;
+
+	r->done += n;
+	if (!d->path && r->done > d->size)
+		return berth_error_set(&r->feed_err, BERTH_DATA_LOSS,
+		        "the blob is longer than the manifest's %llu bytes",
+		        (unsigned long long)d->size);
+	pull_hasher_update(r->blob, p, n);
+	if (pull_decoder_feed(r->decoder, p, n, &r->feed_err) < 0)
+		return -1;
+	return tell(r, &r->feed_err);
+}
+
+static int check_blob(struct run *r, struct berth_error **ret_err)
+{
+	char digest[PULL_DIGEST_SIZE];
+	const struct pull_desc *d = r->l->desc;
+
+	if (d->path)
+		return 0;
+	if (r->done != d->size)
+		return berth_error_set(ret_err, BERTH_DATA_LOSS,
+		        "the blob has %llu bytes, the manifest says %llu",
+		        (unsigned long long)r->done, (unsigned long long)d->size);
+	pull_hasher_final(r->blob, digest);
+	if (strcmp(digest, d->digest) != 0)
+		return berth_error_set(
+		        ret_err, BERTH_DATA_LOSS, "the content's digest is %s", digest);
+	return 0;
+}
+
+static int read_blob(struct run *r, struct pull_source *source, struct berth_error **ret_err)
+{
+	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+
+	if (source->stream(source, r->l->desc, feed, r, &err) < 0)
+		return r->feed_err ? berth_error_move(ret_err, &r->feed_err)
+		                   : berth_error_move(ret_err, &err);
+	/* A wrong digest is the cause, a stream that does not decompress its effect. */
+	if (check_blob(r, ret_err) < 0)
+		return -1;
+	return pull_decoder_finish(r->decoder, ret_err);
+}
+
+static ssize_t next_piece(void *arg, const void **ret)
+{
+	struct run *r = arg;
+	ssize_t n = pull_queue_read(r->queue, ret);
+
+	if (n > 0)
+		pull_hasher_update(r->tar, *ret, (size_t)n);
+	return n;
+}
+
+static int mark_opaque(void *arg, int dirfd, struct berth_error **ret_err)
+{
+	struct run *r = arg;
+	return pull_wire_send(r->wire,
+	        json_pack("{s:s, s:I}", "t", "opaque", "n", (json_int_t)r->l->n), dirfd, ret_err);
+}
+
+static int unpack(struct run *r, struct berth_error **ret_err)
+{
+	struct pull_unpack_opts o = {
+	        .tree = {.whiteout = r->whiteout, .opaque = mark_opaque, .arg = r},
+	        .read = next_piece,
+	        .read_arg = r,
+	};
+	_cleanup_close_ int dir = pull_wire_wait_dir(r->wire, r->l->n);
+	const void *rest;
+	ssize_t n;
+
+	if (pull_unpack(dir, &o, &r->unpacked, ret_err) < 0)
+		return -1;
+	/* The DiffID is of the whole stream, with what follows the archive's end. */
+	while ((n = next_piece(r, &rest)) > 0)
+		;
+	if (n < 0)
+		return berth_error_set(ret_err, BERTH_CANCELLED, "the stream ended too early");
+	char diff_id[PULL_DIGEST_SIZE];
+	pull_hasher_final(r->tar, diff_id);
+	if (strcmp(diff_id, r->l->diff_id) != 0)
+		return berth_error_set(ret_err, BERTH_DATA_LOSS,
+		        "the unpacked content's digest is %s, the image's config says %s", diff_id,
+		        r->l->diff_id);
+	return 0;
+}
+
+static void *unpack_thread(void *arg)
+{
+	struct run *r = arg;
+	(void)unpack(r, &r->unpack_err);
+	pull_queue_stop(r->queue);
+	return NULL;
+}
+
+static int report(struct run *r, struct berth_error **ret_err)
+{
+	struct pull_unpacked *u = &r->unpacked;
+	json_t *p = json_pack("{s:s, s:I, s:I, s:I, s:I}", "t", "unpacked", "n",
+	        (json_int_t)r->l->n, "bytes", (json_int_t)u->bytes, "inodes", (json_int_t)u->inodes,
+	        "implied", (json_int_t)u->n_implied);
+
+	if (u->n_implied == 0)
+		return pull_wire_send(r->wire, p, -1, ret_err);
+	return pull_wire_send_memfd(
+	        r->wire, p, "berth-implied", u->implied, u->implied_len, ret_err);
+}
+
+static int run_both(struct run *r, struct pull_source *source, struct berth_error **ret_err)
+{
+	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+	pthread_t thread;
+
+	int e = pthread_create(&thread, NULL, unpack_thread, r);
+	if (e != 0)
+		return berth_error_errno(ret_err, e, "start a thread");
+	int result = read_blob(r, source, &err);
+	pull_queue_end(r->queue, result < 0);
+	pthread_join(thread, NULL);
+	/* What ended the other side is the cause; that it was ended is not. */
+	if (r->unpack_err &&
+	        (!err || (err->code == BERTH_CANCELLED && r->unpack_err->code != BERTH_CANCELLED)))
+		return berth_error_move(ret_err, &r->unpack_err);
+	if (err)
+		return berth_error_move(ret_err, &err);
+	return report(r, ret_err);
+}
+
+int pull_layer_run(const struct pull_layer *l, struct pull_source *source, struct pull_wire *wire,
+        enum pull_whiteout whiteout, struct berth_error **ret_err)
+{
+	struct run r = {.l = l, .wire = wire, .whiteout = whiteout};
+
+	int result = pull_wire_send(
+	        wire, json_pack("{s:s, s:I}", "t", "open", "n", (json_int_t)l->n), -1, ret_err);
+	if (result == 0) {
+		r.queue = pull_queue_new();
+		r.decoder = pull_decoder_new(r.queue);
+		r.blob = pull_hasher_new();
+		r.tar = pull_hasher_new();
+		result = run_both(&r, source, ret_err);
+		pull_decoder_free(r.decoder);
+		pull_hasher_free(r.blob);
+		pull_hasher_free(r.tar);
+		pull_queue_free(r.queue);
+	}
+	free(r.unpacked.implied);
+	berth_error_free(r.unpack_err);
+	berth_error_free(r.feed_err);
+	if (result < 0)
+		berth_error_wrap(ret_err, "layer %zu %s", l->n + 1,
+		        l->desc->path ? l->desc->path : l->desc->digest);
+	return result;
+}

@@ -1,0 +1,22 @@
+/* One layer's way: blob -> sha256 -> decompress -> sha256 (DiffID) -> unpack -> `unpacked`. Two
+ * threads with a bounded queue between them: the caller's reads and decompresses, a second one
+ * hashes the tar stream and unpacks it. */
+#ifndef BERTH_PULL_LAYER_H
+#define BERTH_PULL_LAYER_H
+
+#include "base/error.h"
+#include "pull/source.h"
+#include "pull/tree.h"
+#include "pull/wire.h"
+
+struct pull_layer {
+	size_t n; /* index in the image */
+	const struct pull_desc *desc;
+	const char *diff_id;
+};
+
+/* Asks berthd for the directory, fills it and reports it. The error names the layer. */
+int pull_layer_run(const struct pull_layer *l, struct pull_source *source, struct pull_wire *wire,
+        enum pull_whiteout whiteout, struct berth_error **ret_err) BERTH_MUST_CHECK;
+
+#endif

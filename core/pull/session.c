@@ -1,0 +1,210 @@
+#include "pull/session.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/mem.h"
+#include "pull/layer.h"
+#include "pull/protocol.h"
+
+enum { INDEX_DEPTH = 4 };
+
+struct work {
+	const struct pull_session *s;
+	const struct pull_image *image;
+	const struct pull_config *config;
+	const bool *have;
+	pthread_mutex_t lock;
+	size_t next;
+};
+
+/* Told to berthd, it ends the process here and now: other threads may wait for what never comes,
+ * and there is nothing to undo on this side. The lock lets the first error alone be told. */
+static void fail(struct work *w, const struct berth_error *err)
+{
+	pthread_mutex_lock(&w->lock);
+	pull_wire_send_error(w->s->wire, err);
+	_exit(EXIT_FAILURE);
+}
+
+static bool take_next(struct work *w, size_t *ret)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&w->lock);
+	while (!found && w->next < w->image->manifest->n_layers) {
+		*ret = w->next++;
+		found = !w->have[*ret];
+	}
+	pthread_mutex_unlock(&w->lock);
+	return found;
+}
+
+static void *run_layers(void *arg)
+{
+	struct work *w = arg;
+	size_t n;
+
+	while (take_next(w, &n)) {
+		_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+		struct pull_layer l = {.n = n,
+		        .desc = &w->image->manifest->layers[n],
+		        .diff_id = w->config->diff_ids[n]};
+		if (pull_layer_run(&l, w->image->source, w->s->wire, w->s->whiteout, &err) < 0)
+			fail(w, err);
+	}
+	return NULL;
+}
+
+static int run_all(struct work *w, struct berth_error **ret_err)
+{
+	size_t n = w->image->manifest->n_layers;
+	unsigned int count = w->s->parallel < n ? w->s->parallel : (unsigned int)n, started = 0;
+	_cleanup_free_ pthread_t *threads = berth_new_array(pthread_t, count);
+	int e = 0;
+
+	while (started < count && e == 0) {
+		e = pthread_create(&threads[started], NULL, run_layers, w);
+		started += e == 0;
+	}
+	for (unsigned int i = 0; i < started; i++)
+		pthread_join(threads[i], NULL);
+	return e && started == 0 ? berth_error_errno(ret_err, e, "start a thread") : 0;
+}
+
+static json_t *layers_json(const struct pull_image *image, const struct pull_config *config)
+{
+	char chain[PULL_DIGEST_SIZE], parent[PULL_DIGEST_SIZE];
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < config->n_diff_ids; i++) {
+		const struct pull_desc *d = &image->manifest->layers[i];
+		pull_chain_id(i ? parent : NULL, config->diff_ids[i], chain);
+		json_array_append_new(
+		        list, json_pack("{s:s, s:s, s:s, s:I}", "diff_id", config->diff_ids[i],
+		                      "chain_id", chain, "digest", d->digest, "size",
+		                      (json_int_t)d->size));
+		memcpy(parent, chain, sizeof(parent));
+	}
+	return list;
+}
+
+static int send_record(const struct pull_session *s, const struct pull_image *image,
+        const struct pull_config *config, struct berth_error **ret_err)
+{
+	const struct pull_manifest *m = image->manifest;
+	json_t *rec = json_deep_copy(config->record), *annotations = json_object(), *value;
+	uint64_t size = m->config.size;
+	const char *key;
+
+	for (size_t i = 0; i < m->n_layers; i++)
+		size += m->layers[i].size;
+	json_object_set_new(rec, "v", json_integer(1));
+	json_object_set_new(rec, "id", json_string(m->config.digest));
+	json_object_set_new(rec, "digest", json_string(image->digest));
+	if (image->index_digest)
+		json_object_set_new(rec, "index_digest", json_string(image->index_digest));
+	if (image->ref)
+		json_object_set_new(rec, "ref", json_string(image->ref));
+	json_object_set_new(rec, "size", json_integer((json_int_t)size));
+	json_object_set_new(rec, "layers", layers_json(image, config));
+	json_object_foreach (m->annotations, key, value)
+		if (json_is_string(value))
+			json_object_set(annotations, key, value);
+	json_object_set_new(rec, "annotations", annotations);
+
+	_cleanup_free_ char *text = json_dumps(rec, JSON_COMPACT);
+	json_decref(rec);
+	if (!text || strlen(text) > BERTH_PULL_RECORD)
+		return berth_error_set(ret_err, BERTH_RESOURCE_EXHAUSTED,
+		        "the image's record is larger than %d bytes", BERTH_PULL_RECORD);
+	return pull_wire_send_memfd(s->wire, json_pack("{s:s}", "t", "record"), "berth-record",
+	        text, strlen(text), ret_err);
+}
+
+static int run_layers_of(const struct pull_session *s, const struct pull_image *image,
+        const struct pull_config *config, struct berth_error **ret_err)
+{
+	bool *have = NULL;
+	json_t *p = json_pack("{s:s, s:s, s:s, s:o}", "t", "image", "digest", image->digest,
+	        "config_digest", image->manifest->config.digest, "layers",
+	        layers_json(image, config));
+
+	if (pull_wire_send(s->wire, p, -1, ret_err) < 0 ||
+	        pull_wire_wait_have(s->wire, config->n_diff_ids, &have, ret_err) < 0)
+		return -1;
+	struct work w = {.s = s, .image = image, .config = config, .have = have};
+	pthread_mutex_init(&w.lock, NULL);
+	int r = run_all(&w, ret_err);
+	pthread_mutex_destroy(&w.lock);
+	free(have);
+	return r;
+}
+
+int pull_session_image(
+        const struct pull_session *s, const struct pull_image *image, struct berth_error **ret_err)
+{
+	const struct pull_manifest *m = image->manifest;
+	_cleanup_free_ char *text = NULL;
+	_cleanup_(pull_config_finish) struct pull_config config = {0};
+	size_t len = 0;
+
+	if (pull_source_read(image->source, &m->config, "config", BERTH_LIMIT_IMAGE_CONFIG, &text,
+	            &len, ret_err) < 0 ||
+	        pull_config_parse(text, len, &config, ret_err) < 0)
+		return -1;
+	if (config.n_diff_ids != m->n_layers)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "the config has %zu layers, the manifest %zu", config.n_diff_ids,
+		        m->n_layers);
+	if (run_layers_of(s, image, &config, ret_err) < 0 ||
+	        send_record(s, image, &config, ret_err) < 0)
+		return -1;
+	pull_wire_wait_stored(s->wire);
+	return 0;
+}
+
+int pull_session_resolve(const struct pull_session *s, struct pull_source *source,
+        const struct pull_desc *desc, struct pull_manifest **ret, char digest[PULL_DIGEST_SIZE],
+        char index_digest[PULL_DIGEST_SIZE], struct berth_error **ret_err)
+{
+	struct pull_doc doc = {0};
+	struct pull_desc *owned = NULL;
+	int r;
+
+	*index_digest = '\0';
+	for (int depth = 0;; depth++) {
+		_cleanup_free_ char *text = NULL;
+		size_t len = 0;
+		r = pull_source_read(
+		        source, desc, "manifest", BERTH_LIMIT_MANIFEST, &text, &len, ret_err);
+		if (r == 0 && pull_doc_parse(
+		                      text, len, desc->media_type, &s->platform, &doc, ret_err) < 0)
+			r = berth_error_wrap(ret_err, "manifest %s", desc->digest);
+		if (r < 0 || doc.manifest)
+			break;
+		if (depth == INDEX_DEPTH) {
+			r = berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+			        "index %s: more than %d indexes within each other", desc->digest,
+			        INDEX_DEPTH);
+			pull_doc_finish(&doc);
+			break;
+		}
+		if (!*index_digest)
+			memcpy(index_digest, desc->digest, PULL_DIGEST_SIZE);
+		if (owned)
+			pull_desc_finish(owned);
+		free(owned);
+		desc = owned = berth_take(doc.entry);
+	}
+	if (r == 0) {
+		memcpy(digest, desc->digest, PULL_DIGEST_SIZE);
+		*ret = berth_take(doc.manifest);
+	}
+	if (owned)
+		pull_desc_finish(owned);
+	free(owned);
+	return r;
+}

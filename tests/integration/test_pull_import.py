@@ -1,0 +1,317 @@
+"""berth-pull: layouts and archives, and the record that comes of them."""
+import json
+import os
+import tarfile
+
+import pytest
+
+from pullharness import (D2_M, OCI_I, OCI_L, Image, PullError, Tar, archive_of, chain_ids,
+                         docker_archive, gz, index_of, layout, run_import, sha, write_layout, zst)
+
+CONFIG = {"User": "7:8", "Env": ["A=b", "PATH=/bin"], "Entrypoint": ["/e"], "Cmd": ["c", "d"],
+          "WorkingDir": "/w", "Volumes": {"/v1": {}, "/v2": {}}, "StopSignal": "SIGQUIT",
+          "Labels": {"k": "v ü"}, "ExposedPorts": {"80/tcp": {}}}
+
+
+def two_layers(**kw):
+    a = Tar().dir("etc").add("etc/a", data="one", mtime=5)
+    b = Tar().dir("etc").add("etc/b", data="two" * 100000)
+    return Image([a, b], config=CONFIG, annotations={"an": "no", "tation": "x"}, **kw)
+
+
+def check_two(p, im, ref):
+    assert open(p.layer_dir(0, 0) + "/etc/a").read() == "one"
+    assert open(p.layer_dir(0, 1) + "/etc/b").read() == "two" * 100000
+    r = p.records[0]
+    assert r["v"] == 1 and r["id"] == sha(im.config) and r.get("ref") == ref
+    assert r["os"] == "linux" and r["architecture"] == "amd64"
+    assert r["created"] == "2024-05-06T07:08:09Z"
+    assert [x["diff_id"] for x in r["layers"]] == im.diff_ids
+    assert [x["chain_id"] for x in r["layers"]] == chain_ids(im.diff_ids)
+    assert r["layers"] == p.images[0]["layers"]
+    assert p.images[0]["config_digest"] == r["id"] and p.images[0]["digest"] == r["digest"]
+    c = r["config"]
+    assert c["user"] == "7:8" and c["env"] == CONFIG["Env"] and c["entrypoint"] == ["/e"]
+    assert c["cmd"] == ["c", "d"] and c["working_dir"] == "/w" and c["stop_signal"] == "SIGQUIT"
+    assert sorted(c["volumes"]) == ["/v1", "/v2"] and c["exposed_ports"] == ["80/tcp"]
+    assert c["labels"] == {"k": "v ü"}
+
+
+@pytest.mark.parametrize("pack", [gz, zst, bytes])
+def test_layout_directory(tmp_path, pack):
+    im = two_layers(pack=pack)
+    p = run_import(tmp_path, layout(tmp_path, im, "example.com/a/b:1"))
+    check_two(p, im, "example.com/a/b:1")
+    r = p.records[0]
+    assert r["digest"] == im.desc["digest"] and "index_digest" not in r
+    assert r["annotations"] == {"an": "no", "tation": "x"}
+    assert [x["digest"] for x in r["layers"]] == [d["digest"] for d in im.layer_descs]
+    assert r["size"] == sum(d["size"] for d in im.layer_descs) + len(im.config)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_oci_archive(tmp_path, compress):
+    im = two_layers()
+    d = layout(tmp_path, im, "example.com/a/b:1")
+    p = run_import(tmp_path, archive_of(d, str(tmp_path / "a.tar"), compress))
+    check_two(p, im, "example.com/a/b:1")
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_docker_archive(tmp_path, compress):
+    im = two_layers(pack=bytes)
+    f = docker_archive(str(tmp_path / "d.tar"), [(im, ["x:1"])], compress)
+    p = run_import(tmp_path, f)
+    check_two(p, im, "x:1")
+    assert p.records[0]["digest"].startswith("sha256:")
+    # the same archive gives the same digest
+    assert run_import(tmp_path, f).records[0]["digest"] == p.records[0]["digest"]
+
+
+def test_docker_archive_shares_a_layer_by_a_link_and_names_several_images(tmp_path):
+    base = Tar().add("base", data="B").bytes()
+    one = Image([base, Tar().add("one", data="1")], pack=bytes)
+    two = Image([base, Tar().add("two", data="2")], pack=bytes)
+    f = docker_archive(str(tmp_path / "d.tar"), [(one, ["a:1", "a:2"]), (two, ["b:1"])],
+                       link_dups=True)
+    p = run_import(tmp_path, f)
+    assert [r["ref"] for r in p.records] == ["a:1", "a:2", "b:1"]
+    assert p.records[0]["id"] == p.records[1]["id"] != p.records[2]["id"]
+    assert open(p.layer_dir(2, 0) + "/base").read() == "B"
+    assert open(p.layer_dir(2, 1) + "/two").read() == "2"
+    p = run_import(tmp_path, f, ref="b:1")
+    assert [r["ref"] for r in p.records] == ["b:1"]
+    with pytest.raises(PullError, match="none of them is named 'c:1'") as e:
+        run_import(tmp_path, f, ref="c:1")
+    assert e.value.code == 5
+
+
+def test_given_ref_names_the_only_image(tmp_path):
+    p = run_import(tmp_path, layout(tmp_path, two_layers(), "old:1"), ref="new.example/x:2")
+    assert p.records[0]["ref"] == "new.example/x:2"
+
+
+def test_layers_that_berthd_has_are_not_read(tmp_path):
+    im = two_layers()
+    d = layout(tmp_path, im)
+    os.unlink(d + "/blobs/sha256/" + im.layer_descs[0]["digest"][7:])
+    p = run_import(tmp_path, d, have=lambda i: [True, False])
+    assert p.opened == [1] and p.records
+
+
+def test_index_chooses_by_platform_and_variant(tmp_path):
+    ims = [Image([Tar().add(n, data=n)], arch=a, variant=v) for n, a, v in
+           [("x86", "amd64", None), ("v6", "arm", "v6"), ("v7", "arm", "v7"),
+            ("a64", "arm64", "v8")]]
+    data, blobs = index_of(ims)
+    d = {"mediaType": OCI_I, "digest": sha(data), "size": len(data)}
+    path = write_layout(str(tmp_path / "l"), [d], dict(blobs, **{sha(data): data}))
+    for arch, variant, want in [("amd64", "", "x86"), ("arm", "v7", "v7"), ("arm", "v6", "v6"),
+                                ("arm", "", "v7"), ("arm64", "", "a64"), ("arm64", "v8", "a64"),
+                                ("amd64", "v3", "x86")]:
+        p = run_import(tmp_path, path,
+                       platform={"os": "linux", "architecture": arch, "variant": variant})
+        assert os.listdir(p.layer_dir(0, 0)) == [want]
+        assert p.records[0]["index_digest"] == sha(data)
+    for arch, variant in [("s390x", ""), ("arm", "v5")]:
+        with pytest.raises(PullError, match="no image for platform linux/" + arch) as e:
+            run_import(tmp_path, path,
+                       platform={"os": "linux", "architecture": arch, "variant": variant})
+        assert e.value.code == 5
+
+
+def test_nested_indexes_are_followed_but_not_for_ever(tmp_path):
+    im = Image([Tar().add("f")])
+    data, blobs = index_of([im])
+    for depth in range(1, 8):
+        blobs[sha(data)] = data
+        d = {"mediaType": OCI_I, "digest": sha(data), "size": len(data)}
+        path = write_layout(str(tmp_path / f"l{depth}"), [d], blobs)
+        if depth <= 4:
+            assert run_import(tmp_path, path).records
+        else:
+            with pytest.raises(PullError, match="indexes within each other"):
+                run_import(tmp_path, path)
+        outer = dict(d, platform={"os": "linux", "architecture": "amd64"})
+        data = json.dumps({"schemaVersion": 2, "mediaType": OCI_I, "manifests": [outer]}).encode()
+
+
+def test_parallel_layers_are_opened_at_once_and_ordered_ones_are_not(tmp_path):
+    big = os.urandom(1 << 20) * 4
+    im = Image([Tar().add(f"f{i}", data=big) for i in range(4)])
+    path = layout(tmp_path, im)
+    p = run_import(tmp_path, path, detached=False, whiteout="delete", shared=True)
+    assert p.opened == [0, 1, 2, 3]
+    assert sorted(os.listdir(p.layer_dir(0, 0))) == ["f0", "f1", "f2", "f3"]
+    # ordered: `open` of the next only after the one before is unpacked
+    kinds = [x for x in p.order if x[0] in ("open", "unpacked")]
+    assert kinds == [(k, i) for i in range(4) for k in ("open", "unpacked")]
+    p = run_import(tmp_path, path, parallel=3)
+    first = [x for x in p.order if x[0] in ("open", "unpacked")][:3]
+    assert [k for k, _ in first] == ["open"] * 3
+
+
+def test_image_without_layers(tmp_path):
+    p = run_import(tmp_path, layout(tmp_path, Image([])))
+    assert p.records[0]["layers"] == [] and p.opened == []
+
+
+def test_empty_layers(tmp_path):
+    im = Image([b"", bytes(1024), Tar().bytes(), Tar().add("x").bytes() + b"\0" * 100000])
+    p = run_import(tmp_path, layout(tmp_path, im))
+    assert os.listdir(p.layer_dir(0, 0)) == os.listdir(p.layer_dir(0, 1)) == []
+    assert os.listdir(p.layer_dir(0, 3)) == ["x"]
+
+
+def test_gzip_with_several_members_and_zero_padding(tmp_path):
+    def members(data):
+        return b"".join(gz(data[i:i + 3000]) for i in range(0, len(data), 3000)) + bytes(512)
+    im = Image([Tar().add("x", data=os.urandom(50000))], pack=members)
+    p = run_import(tmp_path, layout(tmp_path, im))
+    assert os.path.getsize(p.layer_dir(0, 0) + "/x") == 50000
+
+
+def test_form_is_told_by_content_not_by_media_type(tmp_path):
+    t = Tar().add("x", data="y" * 1000).bytes()
+    for pack, said in [(zst, OCI_L + "+gzip"), (gz, OCI_L), (bytes, OCI_L + "+gzip")]:
+        im = Image([t], pack=pack, layer_type=said)
+        p = run_import(tmp_path, layout(tmp_path, im, dirname=f"l-{pack.__name__}"))
+        assert os.listdir(p.layer_dir(0, 0)) == ["x"]
+
+
+# --- refused --------------------------------------------------------------------------------
+
+def refused(tmp_path, path, match, code, **kw):
+    with pytest.raises(PullError, match=match) as e:
+        run_import(tmp_path, path, **kw)
+    assert e.value.code == code, e.value
+    assert not e.value.puller.records
+    return e.value
+
+
+def test_blob_with_a_wrong_digest(tmp_path):
+    im = two_layers()
+    d = layout(tmp_path, im)
+    blob = d + "/blobs/sha256/" + im.layer_descs[1]["digest"][7:]
+    other = gz(Tar().add("evil").bytes())
+    good = open(blob, "rb").read()
+    open(blob, "wb").write(good[:-1] + bytes([good[-1] ^ 1]))
+    e = refused(tmp_path, d, "layer 2 " + im.layer_descs[1]["digest"], 15)
+    assert "digest" in e.msg or "data check" in e.msg or "gzip" in e.msg
+    open(blob, "wb").write(other)
+    refused(tmp_path, d, "manifest says", 15)
+
+
+@pytest.mark.parametrize("what", ["config", "manifest"])
+def test_config_and_manifest_with_a_wrong_digest(tmp_path, what):
+    im = two_layers()
+    d = layout(tmp_path, im)
+    digest = im.doc["config"]["digest"] if what == "config" else im.desc["digest"]
+    with open(d + "/blobs/sha256/" + digest[7:], "ab") as f:
+        f.write(b" ")
+    refused(tmp_path, d, f"{what} {digest}: the content's digest is", 15)
+
+
+def test_wrong_diff_id(tmp_path):
+    im = Image([Tar().add("x", data="y")], diff_ids=[sha(b"something else")])
+    refused(tmp_path, layout(tmp_path, im), "the image's config says " + sha(b"something else"), 15)
+
+
+@pytest.mark.parametrize("pack", [gz, zst])
+def test_compressed_layer_cut_short(tmp_path, pack):
+    t = Tar().add("x", data=os.urandom(300000))
+    im = Image([t], pack=lambda x: pack(x)[:-5000])
+    refused(tmp_path, layout(tmp_path, im), "ends too early", 15)
+
+
+@pytest.mark.parametrize("pack", [gz, zst])
+def test_compressed_layer_damaged(tmp_path, pack):
+    def damage(data):
+        z = bytearray(pack(data))
+        for i in range(len(z) // 2, len(z) // 2 + 64):
+            z[i] ^= 0x5a
+        return bytes(z)
+    im = Image([Tar().add("x", data=os.urandom(300000))], pack=damage)
+    refused(tmp_path, layout(tmp_path, im), "layer 1 sha256:", 15)
+
+
+def test_missing_blob(tmp_path):
+    im = two_layers()
+    d = layout(tmp_path, im)
+    os.unlink(d + "/blobs/sha256/" + im.layer_descs[0]["digest"][7:])
+    refused(tmp_path, d, "there is no 'blobs/sha256/" + im.layer_descs[0]["digest"][7:], 5)
+
+
+def test_not_an_image_at_all(tmp_path):
+    os.makedirs(tmp_path / "empty")
+    refused(tmp_path, str(tmp_path / "empty"), "neither index.json nor manifest.json", 3)
+    (tmp_path / "junk").write_bytes(os.urandom(5000))
+    refused(tmp_path, str(tmp_path / "junk"), "no readable tar archive", 3)
+    (tmp_path / "t.tar").write_bytes(Tar().add("x").bytes())
+    refused(tmp_path, str(tmp_path / "t.tar"), "neither index.json nor manifest.json", 3)
+
+
+def test_layers_and_diff_ids_differ_in_number(tmp_path):
+    im = Image([Tar().add("x")], diff_ids=[sha(b"a"), sha(b"b")])
+    refused(tmp_path, layout(tmp_path, im), "config has 2 layers, the manifest 1", 3)
+
+
+def test_odd_manifests(tmp_path):
+    t = Tar().add("x").bytes()
+    cases = [
+        (dict(layers=[{"digest": "sha256:../../../etc/passwd", "size": 1}]), "is no sha256 digest"),
+        (dict(layers=[{"digest": sha(b"x"), "size": -1}]), "no valid size"),
+        (dict(layers={}), "no layers"),
+        (dict(layers=[{"digest": sha(b"x"), "size": 1}] * 501), "at most 500"),
+        (dict(manifests=[]), "neither an image manifest nor an index"),
+        (dict(schemaVersion=1), "schema 1"),
+        (dict(config={"digest": sha(b"x"), "size": 1, "mediaType": "application/vnd.helm"}),
+         "no container image"),
+    ]
+    for i, (over, match) in enumerate(cases):
+        im = Image([t], manifest=over)
+        with pytest.raises(PullError, match=match):
+            run_import(tmp_path, layout(tmp_path, im, dirname=f"m{i}"))
+
+
+def test_odd_configs(tmp_path):
+    for i, (config, match) in enumerate([
+            ({"Env": "x"}, None), ({"Env": [1]}, "'Env' is not a list of strings"),
+            ({"User": 7}, "'User' is not a string"), ({"Labels": {"a": 1}}, "'Labels' is not"),
+            ({"Volumes": ["/x"]}, "'Volumes' is not an object"), ([], None)]):
+        im = Image([Tar().add("x")], config=config)
+        if match is None:
+            assert run_import(tmp_path, layout(tmp_path, im, dirname=f"c{i}")).records
+            continue
+        with pytest.raises(PullError, match=match):
+            run_import(tmp_path, layout(tmp_path, im, dirname=f"c{i}"))
+
+
+def test_layout_that_links_out_of_itself(tmp_path):
+    im = two_layers()
+    d = layout(tmp_path, im)
+    blob = d + "/blobs/sha256/" + im.layer_descs[0]["digest"][7:]
+    os.rename(blob, str(tmp_path / "outside"))
+    os.symlink(str(tmp_path / "outside"), blob)
+    with pytest.raises(PullError):
+        run_import(tmp_path, d)
+
+
+def test_docker_schema2_manifest_in_a_layout(tmp_path):
+    im = two_layers(media=D2_M)
+    assert run_import(tmp_path, layout(tmp_path, im)).records[0]["digest"] == im.desc["digest"]
+
+
+def test_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    keep = os.open(tmp_path / "fifo", os.O_RDWR)
+    with pytest.raises(PullError, match="neither a regular file nor a directory"):
+        run_import(tmp_path, str(tmp_path / "fifo"))
+    os.close(keep)
+
+
+def test_archive_bomb_of_names(tmp_path):
+    with tarfile.open(tmp_path / "many.tar", "w") as t:
+        for i in range(65537):
+            t.addfile(tarfile.TarInfo(f"f{i}"))
+    refused(tmp_path, str(tmp_path / "many.tar"), "more than 65536 entries", 8)
