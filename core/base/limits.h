@@ -17,6 +17,17 @@
 #define BERTH_LIMIT_GRPC_HEADERS BERTH_KIB(16)
 #define BERTH_LIMIT_GRPC_STREAMS 256 /* concurrent streams of one connection */
 #define BERTH_LIMIT_GRPC_CONNECTIONS 1024
+#define BERTH_LIMIT_GRPC_CLIENT_MESSAGE BERTH_MIB(64) /* what the client takes */
+#define BERTH_LIMIT_GRPC_STATUS_TEXT 4096 /* of grpc-message, once it is encoded */
+#define BERTH_LIMIT_GRPC_UNPACKED BERTH_MIB(64) /* memory of one request's message */
+/* Responses that a client did not read yet: above it its next requests wait, at eight times of it
+ * they fail. */
+#define BERTH_LIMIT_GRPC_UNREAD BERTH_MIB(8)
+/* Handlers at work for one connection, those of calls that the client gave up included. */
+#define BERTH_LIMIT_GRPC_HANDLERS 512
+/* Streams that a client may reset at once, and how many more a second. */
+#define BERTH_LIMIT_GRPC_RESETS 500
+#define BERTH_LIMIT_GRPC_RESETS_PER_S 100
 
 /* CRI strings */
 #define BERTH_LIMIT_NAME 253 /* names and namespaces, as Kubernetes bounds them */

@@ -10,7 +10,8 @@
 
 struct berth_grpc_client;
 
-/* `target`: a path or unix:///path. UNAVAILABLE names the path where nobody answers. */
+/* `target`: a path or unix:///path. UNAVAILABLE names the path where nobody answers. A call is
+ * UNAVAILABLE, too, once the connection is lost; no later call on the client succeeds then. */
 struct berth_grpc_client *berth_grpc_client_connect(
         const char *target, struct berth_error **ret_err);
 struct berth_grpc_client *berth_grpc_client_free(struct berth_grpc_client *c);
@@ -22,11 +23,14 @@ ProtobufCMessage *berth_grpc_client_call(struct berth_grpc_client *c, const char
         const ProtobufCMessage *request, const ProtobufCMessageDescriptor *response,
         uint64_t timeout_ms, struct berth_error **ret_err);
 
-/* A server stream: each(message, arg) for each message; a non-zero return cancels the call and ends
- * it as OK. */
+/* A server stream: each(message, arg) for each message, which is valid during the call; a non-zero
+ * return cancels the call and ends it as OK. */
 int berth_grpc_client_stream(struct berth_grpc_client *c, const char *path,
         const ProtobufCMessage *request, const ProtobufCMessageDescriptor *response,
         uint64_t timeout_ms, int (*each)(const ProtobufCMessage *message, void *arg), void *arg,
         struct berth_error **ret_err);
+
+/* The largest response that is taken; BERTH_LIMIT_GRPC_CLIENT_MESSAGE at first. */
+void berth_grpc_client_set_limit(struct berth_grpc_client *c, size_t max_receive_bytes);
 
 #endif

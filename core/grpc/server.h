@@ -50,6 +50,9 @@ void berth_grpc_server_add(struct berth_grpc_server *s, const char *service,
  * ALREADY_EXISTS. mode: of the file. */
 int berth_grpc_server_listen(struct berth_grpc_server *s, const char *path, unsigned int mode,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* Serves one connected stream socket, whose fd it takes: for socket activation and tests. */
+int berth_grpc_server_adopt(
+        struct berth_grpc_server *s, int fd, struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* Stops accepting, sends GOAWAY, lets calls end for up to grace_ms, then `done` runs with
  * everything closed. */
 void berth_grpc_server_drain(

@@ -20,6 +20,7 @@ enum berth_cgroup_driver { BERTH_CGROUPFS, BERTH_CGROUP_SYSTEMD };
 struct berth_spec_host {
 	bool cgroup_v2;           /* controllers live in the unified hierarchy (not the hybrid's) */
 	bool swap_accounting;     /* v1: memory.memsw.limit_in_bytes; v2: memory.swap.max */
+	bool hugetlb;             /* the hugetlb controller is there */
 	bool apparmor;            /* the kernel enforces AppArmor */
 	bool can_lower_oom;       /* CAP_SYS_RESOURCE */
 	int oom_score_adj;        /* berthd's own: the floor without CAP_SYS_RESOURCE */
@@ -58,6 +59,7 @@ struct berth_spec_in {
 
 	const char *cgroup_parent; /* as the pod's config has it, "" = berth's own default parent */
 	enum berth_cgroup_driver cgroup_driver;
+	int64_t pids_limit; /* of the configuration; 0 or negative = none */
 
 	const char *selinux_process_label, *selinux_mount_label; /* NULL = none */
 	const struct berth_spec_host *host;                      /* NULL = probe now */

@@ -11,9 +11,9 @@
 #include "cri.pb-c.h"
 #include "spec/spec.h"
 
-/* metadata (all of name, namespace, uid), hostname syntax, log_directory, DNS limits, port
- * mappings, labels and annotations (bounded, UTF-8), cgroup_parent for the driver, sysctls,
- * namespace options, user ids. */
+/* metadata (a name; namespace and uid where they are set), hostname syntax, log_directory, DNS
+ * limits, port mappings, labels and annotations (bounded, UTF-8), cgroup_parent for the driver,
+ * sysctls, namespace options, user ids. */
 int berth_validate_pod(const Runtime__V1__PodSandboxConfig *pod, enum berth_cgroup_driver driver,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* metadata, image, log_path, labels and annotations, counts and lengths. The rest is checked where

@@ -1,0 +1,104 @@
+#include <string.h>
+
+#include "base/mem.h"
+#include "spec/build.h"
+#include "spec/podfiles.h"
+
+static void add(json_t *list, const char *type, const char *path)
+{
+	json_t *o = json_pack("{s:s}", "type", type);
+	if (path)
+		json_object_set_new(o, "path", json_string(path));
+	json_array_append_new(list, o);
+}
+
+/* One namespace that pods have as a whole: the pod's pinned one or the host's. */
+static int pod_level(json_t *list, const char *type, Runtime__V1__NamespaceMode mode,
+        const char *pinned, bool pod_on_host, bool *ret_host, struct berth_error **ret_err)
+{
+	*ret_host = false;
+	if (mode != RUNTIME__V1__NAMESPACE_MODE__POD && mode != RUNTIME__V1__NAMESPACE_MODE__NODE)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "namespace_options.%s: mode %d is for processes only", type, (int)mode);
+	if (mode == RUNTIME__V1__NAMESPACE_MODE__NODE || (!pinned && pod_on_host)) {
+		/* A pod without host access gives its containers none. */
+		if (!pod_on_host)
+			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+			        "namespace_options.%s: NODE, but the pod has a namespace of its "
+			        "own",
+			        type);
+		*ret_host = true;
+		return 0;
+	}
+	if (!pinned)
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "namespace_options.%s: the pod's namespace is gone", type);
+	add(list, type, pinned);
+	return 0;
+}
+
+static int pid(struct spec_build *b, json_t *list, struct berth_error **ret_err)
+{
+	const struct berth_spec_in *in = b->in;
+
+	switch (b->ns->pid) {
+	case RUNTIME__V1__NAMESPACE_MODE__POD:
+		if (!in->ns.pid)
+			return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+			        "namespace_options.pid: POD, but the pod was made without a PID "
+			        "namespace to share");
+		add(list, "pid", in->ns.pid);
+		return 0;
+	case RUNTIME__V1__NAMESPACE_MODE__CONTAINER:
+		add(list, "pid", NULL);
+		return 0;
+	case RUNTIME__V1__NAMESPACE_MODE__NODE:
+		return 0;
+	case RUNTIME__V1__NAMESPACE_MODE__TARGET: {
+		if (in->target_pid <= 0)
+			return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+			        "namespace_options.pid: TARGET: container %.64s does not run",
+			        b->ns->target_id);
+		_cleanup_free_ char *path = berth_asprintf("/proc/%d/ns/pid", (int)in->target_pid);
+		add(list, "pid", path);
+		return 0;
+	}
+	case _RUNTIME__V1__NAMESPACE_MODE_IS_INT_SIZE:
+		break;
+	}
+	return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+	        "namespace_options.pid: mode %d is unknown", (int)b->ns->pid);
+}
+
+int spec_namespaces(struct spec_build *b, struct berth_error **ret_err)
+{
+	const struct berth_spec_in *in = b->in;
+	bool pod_host_net = berth_pod_host_network(in->pod_config), host_net;
+	bool pod_host_ipc = berth_pod_ipc_mode(in->pod_config) == RUNTIME__V1__NAMESPACE_MODE__NODE;
+	json_t *list = json_array();
+
+	json_object_set_new(b->oci_linux, "namespaces", list);
+	/* POD without mappings is what clients without user namespaces send. */
+	if (b->ns->userns_options &&
+	        (b->ns->userns_options->n_uids || b->ns->userns_options->n_gids))
+		return berth_error_set(ret_err, BERTH_UNIMPLEMENTED,
+		        "namespace_options.userns_options: user namespaces are not implemented");
+	if (pid(b, list, ret_err) < 0 ||
+	        pod_level(list, "network", b->ns->network, in->ns.net, pod_host_net, &host_net,
+	                ret_err) < 0 ||
+	        pod_level(list, "ipc", b->ns->ipc, in->ns.ipc, pod_host_ipc, &b->host_ipc,
+	                ret_err) < 0)
+		return -1;
+	if (in->ns.uts) {
+		add(list, "uts", in->ns.uts);
+		if (spec_is_set(in->hostname) && spec_set(b->out->config, "hostname", "hostname",
+		                                         in->hostname, 253, ret_err) < 0)
+			return -1;
+	}
+	add(list, "mount", NULL);
+	/* Hides the host's hierarchy behind the container's own cgroup; v1 has bind mounts for
+	 * that. */
+	if (b->host->cgroup_v2 && !b->privileged)
+		add(list, "cgroup", NULL);
+	return 0;
+}

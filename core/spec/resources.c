@@ -1,0 +1,309 @@
+#include "spec/resources.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "spec/build.h"
+
+#define BERTH_LIMIT_UNIFIED 256
+#define BERTH_LIMIT_HUGEPAGES 64
+#define BERTH_LIMIT_RESOURCE_TEXT 4096
+enum { OOM_MIN = -1000, OOM_MAX = 1000 };
+
+struct number {
+	const char *name;
+	size_t offset;
+	int64_t min, max;
+};
+
+#define NUMBER(member, low, high)                                                          \
+	{                                                                                  \
+#member, offsetof(Runtime__V1__LinuxContainerResources, member), low, high \
+	}
+static const struct number numbers[] = {
+        NUMBER(cpu_period, 0, INT64_MAX),
+        NUMBER(cpu_quota, -1, INT64_MAX),
+        NUMBER(cpu_shares, 0, INT64_MAX),
+        NUMBER(memory_limit_in_bytes, -1, INT64_MAX),
+        NUMBER(memory_swap_limit_in_bytes, -1, INT64_MAX),
+        /* Out of the kernel's range is clamped, as a kubelet may ask for it. */
+        NUMBER(oom_score_adj, INT64_MIN, INT64_MAX),
+};
+
+static int64_t *number_of(Runtime__V1__LinuxContainerResources *r, const struct number *n)
+{
+	return (int64_t *)(void *)((char *)r + n->offset);
+}
+
+static int64_t value_of(const Runtime__V1__LinuxContainerResources *r, const struct number *n)
+{
+	int64_t v;
+	memcpy(&v, (const char *)r + n->offset, sizeof(v));
+	return v;
+}
+
+static int merge_numbers(json_t *res, const Runtime__V1__LinuxContainerResources *change,
+        struct berth_error **ret_err)
+{
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(numbers); i++) {
+		int64_t v = value_of(change, &numbers[i]);
+		if (v < numbers[i].min || v > numbers[i].max)
+			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+			        "resources.%s: %" PRId64 " is out of range", numbers[i].name, v);
+		if (v)
+			json_object_set_new(res, numbers[i].name, json_integer(v));
+	}
+	json_int_t limit = json_integer_value(json_object_get(res, "memory_limit_in_bytes")),
+	           swap = json_integer_value(json_object_get(res, "memory_swap_limit_in_bytes"));
+	if (limit > 0 && swap > 0 && swap < limit)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "resources.memory_swap_limit_in_bytes: %lld is less than the memory limit "
+		        "%lld",
+		        (long long)swap, (long long)limit);
+	return 0;
+}
+
+static int merge_cpuset(json_t *res, const char *key, const char *s, struct berth_error **ret_err)
+{
+	if (!spec_is_set(s))
+		return 0;
+	size_t n = strnlen(s, BERTH_LIMIT_RESOURCE_TEXT + 1);
+	if (n > BERTH_LIMIT_RESOURCE_TEXT || strspn(s, "0123456789,-") != n)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "resources.%s: \"%.64s\" is no list of numbers and ranges", key, s);
+	json_object_set_new(res, key, json_string(s));
+	return 0;
+}
+
+static bool is_page_size(const char *s)
+{
+	size_t n = strspn(s, "0123456789");
+	return n && n < 16 &&
+	       (strcmp(s + n, "KB") == 0 || strcmp(s + n, "MB") == 0 || strcmp(s + n, "GB") == 0);
+}
+
+static json_t *find_hugepage(json_t *list, const char *page_size)
+{
+	json_t *v;
+	size_t i;
+	json_array_foreach (list, i, v) {
+		if (strcmp(json_string_value(json_object_get(v, "page_size")), page_size) == 0)
+			return v;
+	}
+	return NULL;
+}
+
+static int merge_hugepages(json_t *res, const Runtime__V1__LinuxContainerResources *change,
+        struct berth_error **ret_err)
+{
+	json_t *list = json_object_get(res, "hugepage_limits");
+
+	if (!change->n_hugepage_limits)
+		return 0;
+	if (change->n_hugepage_limits > BERTH_LIMIT_HUGEPAGES)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "resources.hugepage_limits: more than %d", BERTH_LIMIT_HUGEPAGES);
+	if (!list) {
+		list = json_array();
+		json_object_set_new(res, "hugepage_limits", list);
+	}
+	for (size_t i = 0; i < change->n_hugepage_limits; i++) {
+		const Runtime__V1__HugepageLimit *h = change->hugepage_limits[i];
+		if (!is_page_size(h->page_size))
+			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+			        "resources.hugepage_limits[%zu]: page size \"%.16s\" is not like "
+			        "\"2MB\"",
+			        i, h->page_size);
+		/* The kubelet's "no limit" has the top bit set; JSON ends below. */
+		json_int_t limit = h->limit > INT64_MAX ? INT64_MAX : (json_int_t)h->limit;
+		json_t *old = find_hugepage(list, h->page_size);
+		if (old)
+			json_object_set_new(old, "limit", json_integer(limit));
+		else
+			json_array_append_new(list,
+			        json_pack("{s:s,s:I}", "page_size", h->page_size, "limit", limit));
+	}
+	return 0;
+}
+
+/* A file of the container's own cgroup: "CONTROLLER.NAME". */
+static bool is_unified_name(const char *s)
+{
+	size_t n = strnlen(s, 129);
+	return n && n < 129 && s[0] != '.' && strchr(s, '.') &&
+	       strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._") == n &&
+	       !strstr(s, "..") && strncmp(s, "cgroup.", 7) != 0;
+}
+
+static int merge_unified(json_t *res, const Runtime__V1__LinuxContainerResources *change,
+        struct berth_error **ret_err)
+{
+	json_t *o = json_object_get(res, "unified");
+
+	if (!change->n_unified)
+		return 0;
+	if (change->n_unified > BERTH_LIMIT_UNIFIED)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "resources.unified: more than %d", BERTH_LIMIT_UNIFIED);
+	if (!o) {
+		o = json_object();
+		json_object_set_new(res, "unified", o);
+	}
+	for (size_t i = 0; i < change->n_unified; i++) {
+		const char *key = change->unified[i]->key, *value = change->unified[i]->value;
+		if (!is_unified_name(key))
+			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+			        "resources.unified: \"%.64s\" is no file of a cgroup's controller",
+			        key);
+		if (spec_set(o, key, "resources.unified", value, BERTH_LIMIT_RESOURCE_TEXT,
+		            ret_err) < 0)
+			return -1;
+	}
+	if (json_object_size(o) > BERTH_LIMIT_UNIFIED)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "resources.unified: more than %d", BERTH_LIMIT_UNIFIED);
+	return 0;
+}
+
+int berth_resources_merge(const char *id, const json_t *have,
+        const Runtime__V1__LinuxContainerResources *change, json_t **ret,
+        struct berth_error **ret_err)
+{
+	json_t *res = json_is_object(have) ? json_deep_copy(have) : json_object();
+
+	(void)id; /* the field says enough; the caller names the container once */
+	if (change && (merge_numbers(res, change, ret_err) < 0 ||
+	                      merge_cpuset(res, "cpuset_cpus", change->cpuset_cpus, ret_err) < 0 ||
+	                      merge_cpuset(res, "cpuset_mems", change->cpuset_mems, ret_err) < 0 ||
+	                      merge_hugepages(res, change, ret_err) < 0 ||
+	                      merge_unified(res, change, ret_err) < 0)) {
+		json_decref(res);
+		return -1;
+	}
+	*ret = res;
+	return 0;
+}
+
+static void copy(const json_t *res, const char *from, json_t *to, const char *key)
+{
+	json_t *v = json_object_get(res, from);
+	if (v)
+		json_object_set(to, key, v);
+}
+
+static void set_part(json_t *oci, const char *key, json_t *part)
+{
+	if (json_object_size(part))
+		json_object_set(oci, key, part);
+	json_decref(part);
+}
+
+int berth_resources_oci(const char *id, const json_t *res, const struct berth_spec_host *host,
+        json_t **ret, struct berth_error **ret_err)
+{
+	json_t *unified = json_object_get(res, "unified"), *v;
+	size_t i;
+
+	(void)id;
+	if (json_object_size(unified) && !host->cgroup_v2)
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "resources.unified: this host's controllers are in cgroup v1");
+
+	json_t *oci = json_object(), *cpu = json_object(), *memory = json_object();
+	copy(res, "cpu_shares", cpu, "shares");
+	copy(res, "cpu_quota", cpu, "quota");
+	copy(res, "cpu_period", cpu, "period");
+	copy(res, "cpuset_cpus", cpu, "cpus");
+	copy(res, "cpuset_mems", cpu, "mems");
+	set_part(oci, "cpu", cpu);
+
+	copy(res, "memory_limit_in_bytes", memory, "limit");
+	if (host->swap_accounting) {
+		/* Without a word on swap there is none: the sum of both is the limit. */
+		copy(res, "memory_limit_in_bytes", memory, "swap");
+		copy(res, "memory_swap_limit_in_bytes", memory, "swap");
+	}
+	set_part(oci, "memory", memory);
+
+	/* Without the controller nothing can be limited; a kubelet sends zeros for every size. */
+	json_t *pages = host->hugetlb ? json_object_get(res, "hugepage_limits") : NULL;
+	if (json_array_size(pages)) {
+		json_t *list = json_array();
+		json_array_foreach (pages, i, v) {
+			json_array_append_new(list,
+			        json_pack("{s:O,s:O}", "pageSize", json_object_get(v, "page_size"),
+			                "limit", json_object_get(v, "limit")));
+		}
+		json_object_set_new(oci, "hugepageLimits", list);
+	}
+	if (json_object_size(unified))
+		json_object_set(oci, "unified", unified);
+	*ret = oci;
+	return 0;
+}
+
+int berth_resources_oom_score_adj(const json_t *res, const struct berth_spec_host *host)
+{
+	json_int_t v = json_integer_value(json_object_get(res, "oom_score_adj"));
+
+	if (v < OOM_MIN)
+		v = OOM_MIN;
+	if (v > OOM_MAX)
+		v = OOM_MAX;
+	/* The kernel lets nobody below what the last privileged writer set. */
+	if (!host->can_lower_oom && v < host->oom_score_adj)
+		v = host->oom_score_adj;
+	return (int)v;
+}
+
+static char *arena_text(struct berth_arena *arena, const json_t *v)
+{
+	const char *s = json_string_value(v);
+	return berth_arena_strdup(arena, s ? s : "");
+}
+
+static void hugepages_to_cri(
+        struct berth_arena *arena, const json_t *list, Runtime__V1__LinuxContainerResources *out)
+{
+	json_t *v;
+	size_t i;
+
+	if (!json_array_size(list))
+		return;
+	out->hugepage_limits =
+	        berth_arena_alloc(arena, json_array_size(list) * sizeof(*out->hugepage_limits));
+	json_array_foreach (list, i, v) {
+		Runtime__V1__HugepageLimit *h = berth_arena_alloc(arena, sizeof(*h));
+		runtime__v1__hugepage_limit__init(h);
+		h->page_size = arena_text(arena, json_object_get(v, "page_size"));
+		h->limit = (uint64_t)json_integer_value(json_object_get(v, "limit"));
+		out->hugepage_limits[out->n_hugepage_limits++] = h;
+	}
+}
+
+void berth_resources_to_cri(
+        struct berth_arena *arena, const json_t *res, Runtime__V1__LinuxContainerResources *out)
+{
+	json_t *unified = json_object_get(res, "unified"), *v;
+	const char *key;
+
+	runtime__v1__linux_container_resources__init(out);
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(numbers); i++)
+		*number_of(out, &numbers[i]) =
+		        json_integer_value(json_object_get(res, numbers[i].name));
+	out->cpuset_cpus = arena_text(arena, json_object_get(res, "cpuset_cpus"));
+	out->cpuset_mems = arena_text(arena, json_object_get(res, "cpuset_mems"));
+	hugepages_to_cri(arena, json_object_get(res, "hugepage_limits"), out);
+	if (!json_object_size(unified))
+		return;
+	out->unified = berth_arena_alloc(arena, json_object_size(unified) * sizeof(*out->unified));
+	json_object_foreach (unified, key, v) {
+		Runtime__V1__LinuxContainerResources__UnifiedEntry *e =
+		        berth_arena_alloc(arena, sizeof(*e));
+		runtime__v1__linux_container_resources__unified_entry__init(e);
+		e->key = berth_arena_strdup(arena, key);
+		e->value = arena_text(arena, v);
+		out->unified[out->n_unified++] = e;
+	}
+}
