@@ -131,10 +131,24 @@ void grpc_call_header(struct berth_grpc_call *call, const uint8_t *name, size_t 
 		                                                       : GRPC_ENCODING_OTHER;
 }
 
+static void deadline_passed(void *arg);
+
+/* The loop's timers count in milliseconds, from a clock that may lag a little. */
+static void arm_deadline(struct berth_grpc_call *call, uint64_t ns)
+{
+	call->timer = berth_timer_start(
+	        call->server->loop, ns / 1000000 + (ns % 1000000 != 0), deadline_passed, call);
+}
+
 static void deadline_passed(void *arg)
 {
 	struct berth_grpc_call *call = arg;
+	uint64_t now = berth_now_ns();
 	call->timer = berth_timer_free(call->timer);
+	if (now < call->deadline_ns) {
+		arm_deadline(call, call->deadline_ns - now);
+		return;
+	}
 	leave_ready(call);
 	grpc_call_cancel(call, BERTH_DEADLINE_EXCEEDED, "the deadline of the call has passed");
 }
@@ -150,8 +164,7 @@ static void start_deadline(struct berth_grpc_call *call)
 		return;
 	}
 	call->deadline_ns = call->start_ns + ns;
-	call->timer = berth_timer_start(
-	        call->server->loop, ns / 1000000 + (ns % 1000000 != 0), deadline_passed, call);
+	arm_deadline(call, ns);
 }
 
 void grpc_call_headers_done(struct berth_grpc_call *call)
