@@ -1,0 +1,164 @@
+/* core/spec: the names of signals, the merge of resource limits. */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/mem.h"
+#include "spec/resources.h"
+#include "spec/validate.h"
+#include "spec_fixture.h"
+
+#define S(s) ((char *)(uintptr_t)(s))
+static int setup(void **state)
+{
+	*state = fixture_new();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	fixture_free(*state);
+	return 0;
+}
+
+static void test_signals(void **state)
+{
+	static const struct {
+		const char *name;
+		int number;
+	} v[] = {{"SIGTERM", SIGTERM}, {"term", SIGTERM}, {"9", 9}, {"SIGRTMIN", 34},
+	        {"RTMIN+3", 37}, {"SIGRTMAX-14", 50}, {"rtmax", 64}, {"64", 64}, {"SIGPWR", SIGPWR},
+	        {"SIGIOT", SIGABRT}, {"0", -1}, {"65", -1}, {"999999999999", -1}, {"", -1},
+	        {"SIG", -1}, {"RTMIN-1", -1}, {"RTMAX+1", -1}, {"RTMIN+31", -1}, {"RTMIN+", -1},
+	        {"SIGFOO", -1}, {"-9", -1}, {"9x", -1}};
+	(void)state;
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(v); i++)
+		if (berth_signal_parse(v[i].name) != v[i].number)
+			fail_msg("%s: %d", v[i].name, berth_signal_parse(v[i].name));
+	assert_int_equal(berth_signal_from_cri(0), 0);
+	assert_int_equal(berth_signal_from_cri((Runtime__V1__Signal)66), -1);
+	assert_int_equal(berth_signal_from_cri((Runtime__V1__Signal)-1), -1);
+	assert_int_equal(berth_signal_from_cri(RUNTIME__V1__SIGNAL__SIGXFSZ), SIGXFSZ);
+	assert_int_equal(berth_signal_from_cri(RUNTIME__V1__SIGNAL__SIGRTMAX), 64);
+	assert_int_equal(berth_signal_from_cri(RUNTIME__V1__SIGNAL__SIGRTMINPLUS15), 49);
+	assert_int_equal(berth_signal_from_cri(RUNTIME__V1__SIGNAL__SIGRTMAXMINUS14), 50);
+	/* The name in CRI's enum and the number agree, all the way through. */
+	for (int n = 1; n <= 65; n++) {
+		const ProtobufCEnumValue *e =
+		        protobuf_c_enum_descriptor_get_value(&runtime__v1__signal__descriptor, n);
+		char name[32];
+		snprintf(name, sizeof(name), "%s", e->name);
+		char *sign = strstr(name, "PLUS");
+		if (sign)
+			memmove(sign + 1, sign + 4, strlen(sign + 4) + 1), *sign = '+';
+		sign = strstr(name, "MINUS");
+		if (sign)
+			memmove(sign + 1, sign + 5, strlen(sign + 5) + 1), *sign = '-';
+		int number = berth_signal_from_cri((Runtime__V1__Signal)n);
+		assert_int_equal(number, berth_signal_parse(name));
+		assert_int_equal(berth_signal_from_cri(berth_signal_to_cri(number)), number);
+	}
+	assert_int_equal(berth_signal_to_cri(0), 0);
+	assert_int_equal(berth_signal_to_cri(33), 0);
+	assert_int_equal(berth_signal_to_cri(SIGTERM), RUNTIME__V1__SIGNAL__SIGTERM);
+}
+
+static void test_resources_merge(void **state)
+{
+	struct fixture *f = *state;
+	Runtime__V1__LinuxContainerResources back, change = f->res;
+	Runtime__V1__HugepageLimit p1 = RUNTIME__V1__HUGEPAGE_LIMIT__INIT, p2 = p1,
+	                           *pages[] = {&p1, &p2};
+	Runtime__V1__LinuxContainerResources__UnifiedEntry e, *unified[] = {&e};
+	json_t *first, *second, *oci;
+
+	f->res.cpu_shares = 100;
+	f->res.memory_limit_in_bytes = 1 << 24;
+	f->res.cpuset_cpus = S("0");
+	p1.page_size = S("2MB");
+	p1.limit = 4096;
+	f->res.hugepage_limits = pages;
+	f->res.n_hugepage_limits = 1;
+	assert_int_equal(berth_resources_merge("c", NULL, &f->res, &first, &f->err), 0);
+
+	/* Zero and empty change nothing; what is named replaces. */
+	change.cpu_shares = 200;
+	change.cpu_quota = -1;
+	change.hugepage_limits = pages;
+	change.n_hugepage_limits = 2;
+	p1.limit = 0;
+	p2.page_size = S("1GB");
+	p2.limit = UINT64_MAX;
+	runtime__v1__linux_container_resources__unified_entry__init(&e);
+	e.key = S("memory.high");
+	e.value = S("1000");
+	change.unified = unified;
+	change.n_unified = 1;
+	assert_int_equal(berth_resources_merge("c", first, &change, &second, &f->err), 0);
+	struct berth_arena *arena = berth_arena_new();
+	berth_resources_to_cri(arena, second, &back);
+	assert_int_equal(back.cpu_shares, 200);
+	assert_int_equal(back.cpu_quota, -1);
+	assert_int_equal(back.memory_limit_in_bytes, 1 << 24);
+	assert_string_equal(back.cpuset_cpus, "0");
+	assert_string_equal(back.cpuset_mems, "");
+	assert_int_equal(back.n_hugepage_limits, 2);
+	assert_int_equal(back.hugepage_limits[0]->limit, 0);
+	assert_string_equal(back.hugepage_limits[1]->page_size, "1GB");
+	assert_int_equal(back.n_unified, 1);
+	assert_string_equal(back.unified[0]->value, "1000");
+	/* It survives the wire, so nothing in it is left out or dangling. */
+	size_t n = runtime__v1__linux_container_resources__get_packed_size(&back);
+	uint8_t *wire = berth_zalloc(n);
+	assert_int_equal(runtime__v1__linux_container_resources__pack(&back, wire), n);
+	free(wire);
+	/* The first is as it was. */
+	assert_int_equal(json_integer_value(json_object_get(first, "cpu_shares")), 100);
+	assert_null(json_object_get(first, "unified"));
+
+	f->host.cgroup_v2 = false;
+	assert_int_equal(berth_resources_oci("c", second, &f->host, &oci, &f->err), -1);
+	assert_int_equal(f->err->code, BERTH_FAILED_PRECONDITION);
+	assert_non_null(strstr(f->err->msg, "resources.unified"));
+	f->err = berth_error_free(f->err);
+	f->host.cgroup_v2 = f->host.hugetlb = true;
+	assert_int_equal(berth_resources_oci("c", second, &f->host, &oci, &f->err), 0);
+	assert_string_equal(
+	        json_string_value(json_object_get(json_object_get(oci, "unified"), "memory.high")),
+	        "1000");
+	assert_int_equal(json_array_size(json_object_get(oci, "hugepageLimits")), 2);
+	json_decref(oci);
+
+	static const char *const bad_keys[] = {
+	        "", "memory", "../memory.max", "cgroup.procs", "a/b.c", "memory..x", ".x"};
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(bad_keys); i++) {
+		json_t *r = NULL;
+		e.key = S(bad_keys[i]);
+		assert_int_equal(berth_resources_merge("c", first, &change, &r, &f->err), -1);
+		assert_int_equal(f->err->code, BERTH_INVALID_ARGUMENT);
+		f->err = berth_error_free(f->err);
+	}
+	change.n_unified = 0;
+	change.memory_limit_in_bytes = -2;
+	json_t *r = NULL;
+	assert_int_equal(berth_resources_merge("c", first, &change, &r, &f->err), -1);
+	assert_non_null(strstr(f->err->msg, "memory_limit_in_bytes: -2"));
+	json_decref(first);
+	json_decref(second);
+	berth_arena_free(arena);
+}
+
+#define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {T(test_signals), T(test_resources_merge)};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
