@@ -59,6 +59,7 @@ struct berth_op {
 	struct testhost *h;
 	struct berth_arena *arena;
 	char *error;
+	bool error_seen;
 	int cancel_fd;
 	bool cancelled;
 	uint64_t deadline_ns;
@@ -78,8 +79,12 @@ static void host_log(
 static berth_status host_fail(struct berth_op *op, berth_status st, int32_t errnum, const char *msg)
 {
 	assert(st < 0);
+	/* The first cause wins, until the test has seen it. */
+	if (op->error && !op->error_seen)
+		return st;
 	free(op->error);
 	op->error = berth_strdup(msg);
+	op->error_seen = false;
 	return st;
 }
 
@@ -599,8 +604,9 @@ void testop_freep(struct berth_op **op)
 	*op = testop_free(*op);
 }
 
-const char *testop_error(const struct berth_op *op)
+const char *testop_error(struct berth_op *op)
 {
+	op->error_seen = true;
 	return op->error ? op->error : "";
 }
 

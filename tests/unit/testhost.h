@@ -33,7 +33,9 @@ struct berth_op *testop_new(struct testhost *h);
 struct berth_op *testop_free(struct berth_op *op);
 void testop_freep(struct berth_op **op);
 #define _cleanup_op_ __attribute__((cleanup(testop_freep)))
-const char *testop_error(const struct berth_op *op); /* "" where fail() was not called */
+/* "" where fail() was not called. The first failure counts; once it was asked for, the next does.
+ */
+const char *testop_error(struct berth_op *op);
 void testop_cancel(struct berth_op *op);
 void testop_set_deadline_ms(struct berth_op *op, unsigned int ms);
 
