@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <uthash.h>
 
 #include "base/mem.h"
 #include "spec/build.h"
@@ -62,51 +61,14 @@ static int set_args(struct spec_build *b, struct berth_error **ret_err)
 	return 0;
 }
 
-struct variable {
-	char *name;
-	char *text; /* NAME=VALUE */
-	size_t text_len;
-	UT_hash_handle hh; /* keeps the order of first appearance */
-};
-
-/* Takes `text` ("NAME=VALUE", name_len bytes of name). */
-static void put(struct variable **env, char *text, size_t name_len, size_t text_len)
+/* Variables are kept in an object, which keeps the order in which names came first. */
+static void put_default(json_t *env, const char *name, const char *value)
 {
-	struct variable *v;
-	HASH_FIND(hh, *env, text, name_len, v);
-	if (!v) {
-		v = berth_new(struct variable);
-		v->name = berth_strndup(text, name_len);
-		HASH_ADD_KEYPTR(hh, *env, v->name, name_len, v);
-	}
-	free(v->text);
-	v->text = text;
-	v->text_len = text_len;
+	if (!json_object_get(env, name))
+		json_object_set_new(env, name, json_string(value));
 }
 
-static void put_default(struct variable **env, const char *name, const char *value)
-{
-	struct variable *v;
-	size_t n = strlen(name);
-	HASH_FIND(hh, *env, name, n, v);
-	if (!v) {
-		char *text = berth_asprintf("%s=%s", name, value);
-		put(env, text, n, strlen(text));
-	}
-}
-
-static void env_free(struct variable **env)
-{
-	struct variable *v, *tmp;
-	HASH_ITER (hh, *env, v, tmp) {
-		HASH_DEL(*env, v);
-		free(v->name);
-		free(v->text);
-		free(v);
-	}
-}
-
-static void put_image_env(struct variable **env, const json_t *list)
+static void put_image_env(json_t *env, const json_t *list)
 {
 	json_t *v;
 	size_t i;
@@ -114,74 +76,71 @@ static void put_image_env(struct variable **env, const json_t *list)
 	json_array_foreach (list, i, v) {
 		const char *s = json_string_value(v), *eq = s ? strchr(s, '=') : NULL;
 		/* An entry without a value or a name is no variable. */
-		if (eq && eq > s)
-			put(env, berth_strdup(s), (size_t)(eq - s), strlen(s));
+		if (!eq || eq == s)
+			continue;
+		_cleanup_free_ char *name = berth_strndup(s, (size_t)(eq - s));
+		json_object_set_new(env, name, json_string(eq + 1));
 	}
 }
 
 static int put_request_env(
-        struct spec_build *b, struct variable **env, struct berth_error **ret_err)
+        json_t *env, const Runtime__V1__ContainerConfig *c, struct berth_error **ret_err)
 {
-	const Runtime__V1__ContainerConfig *c = b->c;
-
 	if (c->n_envs > BERTH_LIMIT_SPEC_STRINGS)
 		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 		        "envs: more than %d variables", BERTH_LIMIT_SPEC_STRINGS);
 	for (size_t i = 0; i < c->n_envs; i++) {
-		const char *key = c->envs[i]->key;
-		const ProtobufCBinaryData *value = &c->envs[i]->value;
-		size_t n = strlen(key);
-		if (!n || strchr(key, '='))
+		const char *key = c->envs[i]->key, *value = (const char *)c->envs[i]->value.data;
+		size_t len = c->envs[i]->value.len;
+		if (!key[0] || strchr(key, '='))
 			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 			        "envs[%zu]: \"%.64s\" is no name of a variable", i, key);
-		if (n > BERTH_LIMIT_SPEC_STRING || value->len > BERTH_LIMIT_SPEC_STRING)
+		if (strlen(key) > BERTH_LIMIT_SPEC_STRING || len > BERTH_LIMIT_SPEC_STRING)
 			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 			        "envs[%zu]: longer than %d bytes", i, BERTH_LIMIT_SPEC_STRING);
-		if (value->len && memchr(value->data, '\0', value->len))
+		if (len && memchr(value, '\0', len))
 			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 			        "envs[%zu]: the value of %.64s has a zero byte", i, key);
-		char *text = berth_zalloc(n + value->len + 2);
-		memcpy(text, key, n);
-		text[n] = '=';
-		if (value->len)
-			memcpy(text + n + 1, value->data, value->len);
-		put(env, text, n, n + 1 + value->len);
+		json_t *v = json_stringn(len ? value : "", len);
+		if (!v || json_object_set_new(env, key, v) < 0)
+			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+			        "envs[%zu]: %.64s is not UTF-8, which config.json cannot carry", i,
+			        key);
 	}
+	return 0;
+}
+
+static int fill_env(struct spec_build *b, json_t *env, struct berth_error **ret_err)
+{
+	put_image_env(env, json_object_get(b->in->image_config, "env"));
+	if (spec_is_set(b->in->hostname))
+		json_object_set_new(env, "HOSTNAME", json_string(b->in->hostname));
+	if (put_request_env(env, b->c, ret_err) < 0)
+		return -1;
+	put_default(env, "PATH", DEFAULT_PATH);
+	if (b->c->tty)
+		put_default(env, "TERM", "xterm");
+	/* A home that is no text is left to the default: it came from the image, not from the user.
+	 */
+	json_t *home = b->home && b->home[0] == '/' ? json_string(b->home) : NULL;
+	put_default(env, "HOME", home ? b->home : "/");
+	json_decref(home);
 	return 0;
 }
 
 static int set_env(struct spec_build *b, struct berth_error **ret_err)
 {
-	_cleanup_(env_free) struct variable *env = NULL;
-	json_t *list = json_array();
+	json_t *env = json_object(), *list = json_array(), *v;
+	const char *name;
+	int r = fill_env(b, env, ret_err);
 
 	json_object_set_new(b->process, "env", list);
-	put_image_env(&env, json_object_get(b->in->image_config, "env"));
-	if (spec_is_set(b->in->hostname)) {
-		char *text = berth_asprintf("HOSTNAME=%s", b->in->hostname);
-		put(&env, text, strlen("HOSTNAME"), strlen(text));
+	json_object_foreach (env, name, v) {
+		_cleanup_free_ char *text = berth_asprintf("%s=%s", name, json_string_value(v));
+		json_array_append_new(list, json_string(text));
 	}
-	if (put_request_env(b, &env, ret_err) < 0)
-		return -1;
-	put_default(&env, "PATH", DEFAULT_PATH);
-	if (b->c->tty)
-		put_default(&env, "TERM", "xterm");
-	/* A home that is no text is left to the default: it came from the image, not from the user.
-	 */
-	json_t *home = b->home && b->home[0] == '/' ? json_string(b->home) : NULL;
-	put_default(&env, "HOME", home ? b->home : "/");
-	json_decref(home);
-
-	struct variable *v, *tmp;
-	HASH_ITER (hh, env, v, tmp) {
-		json_t *s = json_stringn(v->text, v->text_len);
-		if (!s)
-			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
-			        "envs: %.64s is not UTF-8, which config.json cannot carry",
-			        v->name);
-		json_array_append_new(list, s);
-	}
-	return 0;
+	json_decref(env);
+	return r;
 }
 
 static int set_cwd(struct spec_build *b, struct berth_error **ret_err)

@@ -148,7 +148,7 @@ static void test_env(void **state)
 
 	a.value.data = bad;
 	a.value.len = 1;
-	must_fail(f, BERTH_INVALID_ARGUMENT, "A is not UTF-8");
+	must_fail(f, BERTH_INVALID_ARGUMENT, "envs[0]: A is not UTF-8");
 	a.value.data = zero;
 	a.value.len = 3;
 	must_fail(f, BERTH_INVALID_ARGUMENT, "zero byte");
