@@ -208,9 +208,6 @@ static int apply_one(const struct berth_mount *m, const char *target, struct ber
 
 static int check_count(const struct berth_mounts_result *m, struct berth_error **ret_err)
 {
-	if (m->n == 0)
-		return berth_error_set(
-		        ret_err, BERTH_INVALID_ARGUMENT, "the storage driver describes no mount");
 	if (m->n > BERTH_LIMIT_MOUNTS)
 		return berth_error_set(ret_err, BERTH_RESOURCE_EXHAUSTED,
 		        "the storage driver describes %u mounts, more than %d", m->n,

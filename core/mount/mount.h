@@ -28,7 +28,7 @@
  */
 
 /* Mounts all that `m` describes on `target`, an existing directory (or file, for a bind of a file),
- * in order. On failure nothing stays mounted. */
+ * in order; a driver that describes nothing wants nothing mounted. On failure nothing stays. */
 int berth_mount_apply(const struct berth_mounts_result *m, const char *target,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* The same for a description of one mount, attached nowhere: an fd for files beneath it, or for
