@@ -21,6 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "monitor/asan_options.h"
 #include "monitor/mon.h"
 
 #define DRAIN_MAX_NS 3000000000ll /* after the init's end, with output still coming */
@@ -411,12 +412,3 @@ int main(int argc, char **argv)
 	say_goodbye(m);
 	return 0;
 }
-
-#ifdef __SANITIZE_ADDRESS__
-/* The leak check at the end wants to trace, which the confined monitor cannot. */
-const char *__asan_default_options(void);
-__attribute__((visibility("default"))) const char *__asan_default_options(void)
-{
-	return "detect_leaks=0";
-}
-#endif
