@@ -18,8 +18,8 @@
 #define BERTH_LIMIT_GRPC_STREAMS 256 /* concurrent streams of one connection */
 #define BERTH_LIMIT_GRPC_CONNECTIONS 1024
 #define BERTH_LIMIT_GRPC_CLIENT_MESSAGE BERTH_MIB(64) /* what the client takes */
-#define BERTH_LIMIT_GRPC_STATUS_TEXT 4096 /* of grpc-message, once it is encoded */
-#define BERTH_LIMIT_GRPC_UNPACKED BERTH_MIB(64) /* memory of one request's message */
+#define BERTH_LIMIT_GRPC_STATUS_TEXT 4096             /* of grpc-message, once it is encoded */
+#define BERTH_LIMIT_GRPC_UNPACKED BERTH_MIB(64)       /* memory of one request's message */
 /* Responses that a client did not read yet: above it its next requests wait, at eight times of it
  * they fail. */
 #define BERTH_LIMIT_GRPC_UNREAD BERTH_MIB(8)

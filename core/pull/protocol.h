@@ -1,3 +1,4 @@
+/* clang-format off */
 /* What berthd and berth-pull say to each other.
  *
  * A SOCK_SEQPACKET socketpair, berth-pull's end is fd 3. One packet is one JSON object of at most BERTH_PULL_PACKET

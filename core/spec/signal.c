@@ -11,6 +11,7 @@
  * container's SIGRTMIN+n is written against glibc's 34. */
 enum { RTMIN = 34, RTMAX = 64 };
 
+/* clang-format off */
 #define SIGNALS(X)                                                                                \
 	X(ABRT)                                                                                   \
 	X(ALRM)                                                                                   \
@@ -18,6 +19,7 @@ enum { RTMIN = 34, RTMAX = 64 };
 	        X(POLL) X(PROF) X(PWR) X(QUIT) X(SEGV) X(STKFLT) X(STOP) X(SYS) X(TERM) X(TRAP)   \
 	                X(TSTP) X(TTIN) X(TTOU) X(URG) X(USR1) X(USR2) X(VTALRM) X(WINCH) X(XCPU) \
 	                        X(XFSZ)
+/* clang-format on */
 
 /* Indexed like CRI's enum Signal, whose 1 to 34 are these in this order. */
 static const struct {
