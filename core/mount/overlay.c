@@ -48,6 +48,10 @@ static void probe(void)
 
 	if (fd < 0)
 		return;
+	/* Until 6.5 overlay parses options only when it is mounted, and takes any for now. */
+	if (fsconfig(fd, FSCONFIG_SET_FLAG, "berth_no_such_option", NULL, 0) == 0)
+		return;
+	_cleanup_free_ char *unknown = mount_fs_log(fd, errno);
 	if (fsconfig(fd, FSCONFIG_SET_STRING, "lowerdir+", "/", 0) == 0) {
 		have_lowerdir_add = true;
 		return;
@@ -173,8 +177,12 @@ static int short_mount(struct short_job *j)
 	}
 	unsigned long flags = j->plan->super_ro ? MS_RDONLY : 0;
 	if (mount("overlay", j->target, "overlay", flags, data.data) < 0) {
-		berth_error_errno(j->ret_err, errno, "mount an overlay of %zu layers on '%s'",
-		        berth_strv_len(j->plan->lowers), j->target);
+		/* Why, such a kernel says only in its log. */
+		const char *rest = strchr(data.data, ',');
+		berth_error_errno(j->ret_err, errno,
+		        "mount an overlay of %zu layers on '%s' (options%s%s)",
+		        berth_strv_len(j->plan->lowers), j->target, rest ? ": " : " none",
+		        rest ? rest + 1 : "");
 		goto out;
 	}
 	r = 0;

@@ -1,6 +1,5 @@
 #include "testhost.h"
 
-#include <assert.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +16,14 @@
 #include "base/mem.h"
 
 #define RUN_OUT_DEFAULT 65536
+/* An assert that is there in release builds, too. */
+#define CHECK(what)                                                                \
+	do {                                                                       \
+		if (!(what)) {                                                     \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what); \
+			abort();                                                   \
+		}                                                                  \
+	} while (0)
 
 struct berth_conf {
 	json_t *json;
@@ -78,7 +85,7 @@ static void host_log(
 
 static berth_status host_fail(struct berth_op *op, berth_status st, int32_t errnum, const char *msg)
 {
-	assert(st < 0);
+	CHECK(st < 0);
 	/* The first cause wins, until the test has seen it. */
 	if (op->error && !op->error_seen)
 		return st;
@@ -172,18 +179,18 @@ static berth_status host_run(
 	op->h->n_runs++;
 	if (access(r->argv[0], X_OK) < 0)
 		return host_fail(op, BERTH_E_NOT_FOUND, errno, r->argv[0]);
-	assert(pipe2(in, O_CLOEXEC) == 0 && pipe2(out, O_CLOEXEC) == 0 &&
+	CHECK(pipe2(in, O_CLOEXEC) == 0 && pipe2(out, O_CLOEXEC) == 0 &&
 	        pipe2(err, O_CLOEXEC) == 0);
 	pid_t pid = start_child(r, (int[]){in[0], out[1], err[1]});
-	assert(pid > 0);
+	CHECK(pid > 0);
 	close(in[0]);
 	close(out[1]);
 	close(err[1]);
-	assert(berth_set_nonblock(in[1], true) == 0);
+	CHECK(berth_set_nonblock(in[1], true) == 0);
 	while (out[0] >= 0 || err[0] >= 0) {
 		struct pollfd p[4] = {{in[1], POLLOUT, 0}, {out[0], POLLIN, 0}, {err[0], POLLIN, 0},
 		        {op->cancel_fd, POLLIN, 0}};
-		assert(poll(p, 4, 100) >= 0 || errno == EINTR);
+		CHECK(poll(p, 4, 100) >= 0 || errno == EINTR);
 		if (host_cancelled(op) || !fits) {
 			kill(-pid, SIGKILL);
 			break;
@@ -198,7 +205,7 @@ static berth_status host_run(
 	berth_close(in[1]);
 	berth_close(out[0]);
 	berth_close(err[0]);
-	assert(waitpid(pid, &res->wait_status, 0) == pid);
+	CHECK(waitpid(pid, &res->wait_status, 0) == pid);
 	_cleanup_free_ char *o = berth_buf_steal(&bo), *e = berth_buf_steal(&be);
 	res->out = berth_arena_strdup(op->arena, o);
 	res->err = berth_arena_strdup(op->arena, e);
@@ -216,11 +223,11 @@ static berth_status host_spawn(struct berth_op *op, const struct berth_run *r,
 {
 	int in[2], out[2], err[2];
 
-	assert(pipe2(in, O_CLOEXEC) == 0 && pipe2(out, O_CLOEXEC) == 0 &&
+	CHECK(pipe2(in, O_CLOEXEC) == 0 && pipe2(out, O_CLOEXEC) == 0 &&
 	        pipe2(err, O_CLOEXEC) == 0);
 	struct spawned *s = berth_new(struct spawned);
 	s->pid = start_child(r, (int[]){in[0], out[1], err[1]});
-	assert(s->pid > 0);
+	CHECK(s->pid > 0);
 	close(in[0]);
 	close(out[1]);
 	close(err[1]);
@@ -449,12 +456,12 @@ struct testhost *testhost_new(
 	}
 	const struct berth_plugin *(*entry)(uint32_t);
 	*(void **)&entry = dlsym(so, "berth_plugin_v0");
-	assert(entry);
+	CHECK(entry);
 	struct testhost *h = berth_new(struct testhost);
 	h->plugin = entry(BERTH_ABI_MINOR);
-	assert(h->plugin && h->plugin->size >= sizeof(*h->plugin));
+	CHECK(h->plugin && h->plugin->size >= sizeof(*h->plugin));
 	h->conf.json = json_loads(config ? config : "{}", 0, NULL);
-	assert(h->conf.json);
+	CHECK(h->conf.json);
 	h->state_dir = berth_strdup(state_dir);
 	h->run_dir = berth_strdup(run_dir ? run_dir : state_dir);
 	h->host = (struct berth_host){
@@ -537,7 +544,7 @@ struct testhost *testhost_free(struct testhost *h)
 {
 	if (h && h->self && h->started && h->plugin->stop) {
 		_cleanup_op_ struct berth_op *op = testop_new(h);
-		assert(h->plugin->stop(op, h->self) == BERTH_OK);
+		CHECK(h->plugin->stop(op, h->self) == BERTH_OK);
 	}
 	return testhost_kill(h);
 }
@@ -564,7 +571,7 @@ size_t testhost_n_events(const struct testhost *h)
 
 const struct testevent *testhost_event(const struct testhost *h, size_t i)
 {
-	assert(i < h->n_events);
+	CHECK(i < h->n_events);
 	return &h->events[i];
 }
 
