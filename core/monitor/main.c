@@ -27,6 +27,8 @@
 #define DRAIN_MAX_NS 3000000000ll /* after the init's end, with output still coming */
 #define DRAIN_IDLE_NS 100000000ll /* the same without output: a grandchild holds the pipe */
 #define GOODBYE_NS 500000000ll    /* for attach clients to take what is queued */
+#define OOM_AGAIN_NS 20000000ll
+#define OOM_SETTLE_NS 2000000000ll
 #define TTY_RETRY_NS 1000000000ll
 
 static struct mon mon; /* large buffers: pages that are not touched cost nothing */
@@ -220,14 +222,26 @@ static void reap(struct mon *m)
 	}
 }
 
+static void oom_look(struct mon *m)
+{
+	int64_t now = mon_now_ns();
+	bool before = m->oom.seen;
+	m->oom.again_ns = 0;
+	if (mon_oom_check(m)) {
+		if (!before)
+			mon_touch_oom(m);
+	} else if (now < m->oom.until_ns) {
+		m->oom.again_ns = now + OOM_AGAIN_NS;
+	}
+}
+
 static void oom_event(struct mon *m)
 {
 	uint64_t n;
 	if (m->oom.event_fd >= 0 && read(m->oom.event_fd, &n, sizeof(n)) < 0)
 		mon_close(&m->oom.event_fd);
-	bool before = m->oom.seen;
-	if (mon_oom_check(m) && !before)
-		mon_touch_oom(m);
+	m->oom.until_ns = mon_now_ns() + OOM_SETTLE_NS;
+	oom_look(m);
 }
 
 enum {
@@ -283,10 +297,14 @@ static bool turn(struct mon *m, int64_t wait_ns)
 		wait_ns = hold;
 	if (m->tty_retry_ns && (wait_ns < 0 || m->tty_retry_ns - now < wait_ns))
 		wait_ns = m->tty_retry_ns - now;
+	if (m->oom.again_ns && (wait_ns < 0 || m->oom.again_ns - now < wait_ns))
+		wait_ns = m->oom.again_ns > now ? m->oom.again_ns - now : 0;
 	struct timespec ts = {.tv_sec = wait_ns / 1000000000ll, .tv_nsec = wait_ns % 1000000000ll};
 	int n = ppoll(p, P_COUNT, wait_ns < 0 ? NULL : &ts, NULL);
 	if (hold > 0)
 		mon_attach_held(m, mon_now_ns() - now + 1);
+	if (m->oom.again_ns && mon_now_ns() >= m->oom.again_ns)
+		oom_look(m);
 	if (n <= 0)
 		return false;
 

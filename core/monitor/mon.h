@@ -41,6 +41,7 @@ struct mon_oom {
 	int event_fd;   /* v1 alone */
 	bool v2, seen;
 	uint64_t base;
+	int64_t again_ns, until_ns; /* the notification comes before the counter has risen */
 };
 
 struct mon {

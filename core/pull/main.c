@@ -8,12 +8,8 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
-#include "pull/http.h"
 #include "pull/import.h"
 #include "pull/protocol.h"
-#include "pull/ref.h"
-#include "pull/registries.h"
-#include "pull/registry.h"
 #include "pull/session.h"
 
 enum { PARALLEL_MAX = 16 };
@@ -85,75 +81,6 @@ static int run_import(
 	return r;
 }
 
-/* ref: with a host. NOT_FOUND and the like where the manifest cannot be had; nothing is unpacked
- * then. */
-static int pull_from(const struct pull_session *s, const json_t *first, const struct pull_ref *ref,
-        const char *name, bool *ret_found, struct berth_error **ret_err)
-{
-	char digest[PULL_DIGEST_SIZE], index_digest[PULL_DIGEST_SIZE] = "";
-	_cleanup_(pull_manifest_freep) struct pull_manifest *m = NULL;
-	struct pull_registry *reg = NULL;
-	struct pull_desc start = {0};
-
-	int r = pull_registry_open(first, ref, &reg, ret_err);
-	if (r == 0)
-		r = pull_session_resolve(
-		        s, pull_registry_source(reg), &start, &m, digest, index_digest, ret_err);
-	*ret_found = r == 0;
-	if (r == 0) {
-		struct pull_image image = {.source = pull_registry_source(reg),
-		        .ref = name,
-		        .digest = digest,
-		        .index_digest = *index_digest ? index_digest : NULL,
-		        .manifest = m};
-		r = pull_session_image(s, &image, ret_err);
-	}
-	pull_registry_free(reg);
-	return r;
-}
-
-/* A name without a host is tried at each registry that the configuration lists for such names. */
-static int pull_unqualified(const struct pull_session *s, const json_t *first, const char *text,
-        struct berth_error **ret_err)
-{
-	struct pull_registries *conf = NULL;
-	bool found = false;
-	int r = -1;
-
-	if (pull_registries_load(text_of(first, "registries"), &conf, ret_err) < 0)
-		return -1;
-	char *const *host = pull_registries_search(conf);
-	if (!host || !*host)
-		berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
-		        "'%s' names no registry, and none is configured for such names", text);
-	for (; host && *host && r < 0 && !found; host++) {
-		bool library = strcmp(*host, "docker.io") == 0 && !strchr(text, '/');
-		_cleanup_free_ char *name =
-		        berth_asprintf("%s/%s%s", *host, library ? "library/" : "", text);
-		_cleanup_(pull_ref_finish) struct pull_ref ref = {0};
-		*ret_err = berth_error_free(*ret_err);
-		r = pull_ref_parse(name, &ref, ret_err);
-		if (r == 0)
-			r = pull_from(s, first, &ref, name, &found, ret_err);
-	}
-	pull_registries_free(conf);
-	return r;
-}
-
-static int run_pull(const struct pull_session *s, const json_t *first, struct berth_error **ret_err)
-{
-	const char *text = text_of(first, "image");
-	_cleanup_(pull_ref_finish) struct pull_ref ref = {0};
-	bool found;
-
-	if (pull_ref_parse(text, &ref, ret_err) < 0 || pull_http_global_init(ret_err) < 0)
-		return -1;
-	int r = *ref.host ? pull_from(s, first, &ref, text, &found, ret_err)
-	                  : pull_unqualified(s, first, text, ret_err);
-	pull_http_global_finish();
-	return r;
-}
-
 static int run(struct pull_wire *wire, const json_t *first, int fd, struct berth_error **ret_err)
 {
 	struct pull_session s = {.wire = wire};
@@ -164,8 +91,6 @@ static int run(struct pull_wire *wire, const json_t *first, int fd, struct berth
 		return -1;
 	if (strcmp(t, "import") == 0)
 		return run_import(&s, first, berth_take_fd(&own), ret_err);
-	if (strcmp(t, "pull") == 0)
-		return run_pull(&s, first, ret_err);
 	return berth_error_set(ret_err, BERTH_INTERNAL, "unknown request '%.50s'", t);
 }
 
