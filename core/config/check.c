@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "base/nearest.h"
 #include "config/keys.h"
 
 #define MISTAKES_MAX 20
@@ -39,42 +40,6 @@ static void mistake(struct check *k, const struct berth_yaml *at, size_t line, c
 	berth_buf_adds(&k->text, what);
 }
 
-static size_t distance(const char *a, const char *b)
-{
-	size_t row[NAME_MAX_LEN + 1];
-	size_t n = strlen(b);
-	if (n > NAME_MAX_LEN || strlen(a) > NAME_MAX_LEN)
-		return SIZE_MAX;
-	for (size_t j = 0; j <= n; j++)
-		row[j] = j;
-	for (size_t i = 1; a[i - 1]; i++) {
-		size_t diagonal = row[0];
-		row[0] = i;
-		for (size_t j = 1; j <= n; j++) {
-			size_t best = diagonal + (a[i - 1] != b[j - 1]);
-			if (row[j] + 1 < best)
-				best = row[j] + 1;
-			if (row[j - 1] + 1 < best)
-				best = row[j - 1] + 1;
-			diagonal = row[j];
-			row[j] = best;
-		}
-	}
-	return row[n];
-}
-
-/* Keeps the nearer of *best and `candidate`, if it is near enough to be meant. */
-static void nearer(
-        const char *word, const char *candidate, const char **best, size_t *best_distance)
-{
-	size_t d = distance(word, candidate);
-	size_t longest = strlen(word) > strlen(candidate) ? strlen(word) : strlen(candidate);
-	if (d <= 1 + longest / 4 && d < longest && d < *best_distance) {
-		*best = candidate;
-		*best_distance = d;
-	}
-}
-
 static bool same_group(const char *a, const char *b)
 {
 	return a == b || (a && b && strcmp(a, b) == 0);
@@ -82,20 +47,22 @@ static bool same_group(const char *a, const char *b)
 
 static void unknown_key(struct check *k, const char *group, const struct berth_yaml_item *item)
 {
-	const char *best = NULL;
+	const char **words =
+	        berth_arena_alloc(k->arena, (2 * berth_keys_count + 1) * sizeof(*words));
 	const struct berth_key *elsewhere = NULL;
-	size_t best_distance = SIZE_MAX;
+	size_t n = 0;
 
 	for (size_t i = 0; i < berth_keys_count; i++) {
 		const struct berth_key *key = &berth_keys[i];
 		if (same_group(key->group, group))
-			nearer(item->key, key->name, &best, &best_distance);
+			words[n++] = key->name;
 		else if (strcmp(key->name, item->key) == 0)
 			elsewhere = key;
 		if (!group && key->group)
-			nearer(item->key, key->group, &best, &best_distance);
+			words[n++] = key->group;
 	}
 	const char *dot = group ? "." : "", *in = group ? group : "";
+	const char *best = berth_nearest(item->key, words);
 	if (best)
 		mistake(k, item->value, item->line,
 		        "unknown key '%s%s%.100s'; did you mean '%s%s%s'?", in, dot, item->key, in,
@@ -210,8 +177,7 @@ static void fill_paths(struct check *k, const struct berth_key *key, const struc
 
 static void fill_choice(struct check *k, const struct berth_key *key, const struct berth_yaml *n)
 {
-	const char *text = text_of(k, key, n), *best = NULL;
-	size_t best_distance = SIZE_MAX;
+	const char *text = text_of(k, key, n);
 	struct berth_buf all = {0};
 
 	if (!text)
@@ -223,8 +189,8 @@ static void fill_choice(struct check *k, const struct berth_key *key, const stru
 			return;
 		}
 		berth_buf_addf(&all, "%s%s", i ? ", " : "", key->choices[i]);
-		nearer(text, key->choices[i], &best, &best_distance);
 	}
+	const char *best = berth_nearest(text, key->choices);
 	mistake(k, n, 0, "%s is one of %s, not '%.100s'%s%s%s", key_path(k, key), all.data, text,
 	        best ? "; did you mean '" : "", best ? best : "", best ? "'?" : "");
 	berth_buf_finish(&all);
@@ -362,14 +328,17 @@ static void fill_key(struct check *k, const struct berth_key *key)
 static void check_reference(struct check *k, const struct berth_yaml *at, const char *what,
         const char *name, json_t *of, const char *of_name)
 {
-	const char *key, *best = NULL;
+	const char *key;
 	json_t *value;
-	size_t best_distance = SIZE_MAX;
+	size_t n = 0;
 
 	if (json_object_get(of, name))
 		return;
+	const char **words =
+	        berth_arena_alloc(k->arena, (json_object_size(of) + 1) * sizeof(*words));
 	json_object_foreach (of, key, value)
-		nearer(name, key, &best, &best_distance);
+		words[n++] = key;
+	const char *best = berth_nearest(name, words);
 	mistake(k, at, 0, "%s: '%.100s' is not in %s%s%s%s", what, name, of_name,
 	        best ? "; did you mean '" : "", best ? best : "", best ? "'?" : "");
 }
