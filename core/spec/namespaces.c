@@ -40,19 +40,31 @@ static int pod_level(json_t *list, const char *type, Runtime__V1__NamespaceMode 
 static int pid(struct spec_build *b, json_t *list, struct berth_error **ret_err)
 {
 	const struct berth_spec_in *in = b->in;
+	Runtime__V1__NamespaceMode pod_mode;
 
 	switch (b->ns->pid) {
 	case RUNTIME__V1__NAMESPACE_MODE__POD:
-		if (!in->ns.pid)
-			return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
-			        "namespace_options.pid: POD, but the pod was made without a PID "
-			        "namespace to share");
-		add(list, "pid", in->ns.pid);
-		return 0;
+		if (in->ns.pid) {
+			add(list, "pid", in->ns.pid);
+			return 0;
+		}
+		/* Also what a request without namespace options says: then the pod decides. */
+		pod_mode = berth_pod_pid_mode(in->pod_config);
+		if (pod_mode == RUNTIME__V1__NAMESPACE_MODE__NODE)
+			return 0;
+		if (pod_mode == RUNTIME__V1__NAMESPACE_MODE__CONTAINER) {
+			add(list, "pid", NULL);
+			return 0;
+		}
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "namespace_options.pid: the pod's shared PID namespace is gone");
 	case RUNTIME__V1__NAMESPACE_MODE__CONTAINER:
 		add(list, "pid", NULL);
 		return 0;
 	case RUNTIME__V1__NAMESPACE_MODE__NODE:
+		if (berth_pod_pid_mode(in->pod_config) != RUNTIME__V1__NAMESPACE_MODE__NODE)
+			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+			        "namespace_options.pid: NODE, but the pod does not use the node's");
 		return 0;
 	case RUNTIME__V1__NAMESPACE_MODE__TARGET: {
 		if (in->target_pid <= 0)

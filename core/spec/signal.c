@@ -12,13 +12,10 @@
 enum { RTMIN = 34, RTMAX = 64 };
 
 /* clang-format off */
-#define SIGNALS(X)                                                                                \
-	X(ABRT)                                                                                   \
-	X(ALRM)                                                                                   \
-	X(BUS) X(CHLD) X(CLD) X(CONT) X(FPE) X(HUP) X(ILL) X(INT) X(IO) X(IOT) X(KILL) X(PIPE)    \
-	        X(POLL) X(PROF) X(PWR) X(QUIT) X(SEGV) X(STKFLT) X(STOP) X(SYS) X(TERM) X(TRAP)   \
-	                X(TSTP) X(TTIN) X(TTOU) X(URG) X(USR1) X(USR2) X(VTALRM) X(WINCH) X(XCPU) \
-	                        X(XFSZ)
+#define SIGNALS(X)                                                                              \
+	X(ABRT) X(ALRM) X(BUS) X(CHLD) X(CLD) X(CONT) X(FPE) X(HUP) X(ILL) X(INT) X(IO) X(IOT)  \
+	X(KILL) X(PIPE) X(POLL) X(PROF) X(PWR) X(QUIT) X(SEGV) X(STKFLT) X(STOP) X(SYS) X(TERM) \
+	X(TRAP) X(TSTP) X(TTIN) X(TTOU) X(URG) X(USR1) X(USR2) X(VTALRM) X(WINCH) X(XCPU) X(XFSZ)
 /* clang-format on */
 
 /* Indexed like CRI's enum Signal, whose 1 to 34 are these in this order. */

@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "spec/build.h"
+#include "spec/podfiles.h"
 #include "spec/resources.h"
 #include "spec/validate.h"
 
@@ -117,6 +118,10 @@ static int build(struct spec_build *b, struct berth_error **ret_err)
 	json_object_set_new(config, "linux", b->oci_linux);
 	json_object_set_new(root, "readonly", json_boolean(b->sec->readonly_rootfs));
 
+	/* The pod's creator decides what the pod may hold. */
+	if (b->privileged && !berth_pod_privileged(b->in->pod_config))
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "security_context.privileged: the pod is not privileged");
 	if (berth_validate_container(b->c, ret_err) < 0 ||
 	        spec_set(root, "path", "rootfs", b->in->rootfs, BERTH_LIMIT_SPEC_PATH, ret_err) <
 	                0 ||

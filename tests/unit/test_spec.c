@@ -382,8 +382,20 @@ static void test_namespaces(void **state)
 	must_build(f);
 	assert_string_equal(path_of(f, "pid"), "/proc/77/ns/pid");
 	f->ns.pid = RUNTIME__V1__NAMESPACE_MODE__NODE;
+	must_fail(f, BERTH_INVALID_ARGUMENT, "namespace_options.pid");
+	f->pod_ns.pid = RUNTIME__V1__NAMESPACE_MODE__NODE;
 	must_build(f);
 	assert_null(namespace_of(f, "pid"));
+	/* A request without a word on it follows the pod. */
+	f->sec.namespace_options = NULL;
+	must_build(f);
+	assert_null(namespace_of(f, "pid"));
+	f->pod_ns.pid = RUNTIME__V1__NAMESPACE_MODE__CONTAINER;
+	must_build(f);
+	assert_non_null(namespace_of(f, "pid"));
+	assert_string_equal(path_of(f, "pid"), "(none)");
+	f->sec.namespace_options = &f->ns;
+	f->ns.pid = RUNTIME__V1__NAMESPACE_MODE__CONTAINER;
 
 	f->ns.userns_options = &u;
 	must_build(f);

@@ -88,7 +88,7 @@ static void test_defaults(void **state)
 	assert_true(fixture_has(options(f, "/etc/hosts"), "ro"));
 	assert_true(fixture_has(options(f, "/dev/shm"), "rw"));
 	assert_true(json_is_true(fixture_get(f, "root.readonly")));
-	f->sec.privileged = 1;
+	f->sec.privileged = f->pod_sec.privileged = 1;
 	must_build(f);
 	assert_true(fixture_has(options(f, "/sys"), "rw"));
 	assert_true(fixture_has(options(f, "/sys/fs/cgroup"), "rw"));
@@ -353,11 +353,14 @@ static void test_privileged(void **state)
 	char *masked[] = {S("/proc/kcore")};
 	Runtime__V1__Mount m, *list[] = {&m};
 
-	f->sec.privileged = 1;
+	f->sec.privileged = f->pod_sec.privileged = 1;
 	f->sec.masked_paths = masked;
 	f->sec.n_masked_paths = 1;
 	f->seccomp.profile_type = RUNTIME__V1__SECURITY_PROFILE__PROFILE_TYPE__RuntimeDefault;
 	f->sec.seccomp = &f->seccomp;
+	f->pod_sec.privileged = 0;
+	must_fail(f, BERTH_INVALID_ARGUMENT, "the pod is not privileged");
+	f->pod_sec.privileged = 1;
 	must_build(f);
 	assert_non_null(device(f, "/dev/null"));
 	assert_non_null(device(f, "/dev/zero"));

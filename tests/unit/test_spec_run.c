@@ -242,7 +242,7 @@ static void test_privileged(void **state)
 	struct fixture *f = *state;
 	char want[64];
 
-	f->sec.privileged = 1;
+	f->sec.privileged = f->pod_sec.privileged = 1;
 	snprintf(want, sizeof(want), "CapEff:\t%016llx\n", (unsigned long long)f->host.bounding);
 	run(f, "grep Cap /proc/self/status", want);
 	run(f, "mount | grep 'on /sys type sysfs'", "(rw,");
