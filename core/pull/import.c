@@ -24,6 +24,13 @@ static int stream(struct pull_source *s, const struct pull_desc *d, pull_sink si
 	return pull_files_stream(im->files, path, sink, arg, ret_err);
 }
 
+static int manifest(struct pull_source *s, struct pull_desc *d, char **ret, size_t *ret_len,
+        char **ret_type, struct berth_error **ret_err)
+{
+	*ret_type = berth_strdup(d->media_type);
+	return pull_source_read(s, d, "manifest", BERTH_LIMIT_MANIFEST, ret, ret_len, ret_err);
+}
+
 int pull_import_open(int fd, struct pull_import **ret, struct berth_error **ret_err)
 {
 	struct pull_files *files;
@@ -31,7 +38,7 @@ int pull_import_open(int fd, struct pull_import **ret, struct berth_error **ret_
 	if (pull_files_open(fd, &files, ret_err) < 0)
 		return -1;
 	struct pull_import *im = berth_new(struct pull_import);
-	im->source.stream = stream;
+	im->source = (struct pull_source){.stream = stream, .manifest = manifest};
 	im->files = files;
 	*ret = im;
 	return 0;

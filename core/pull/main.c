@@ -8,8 +8,13 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "pull/confine.h"
+#include "pull/http.h"
 #include "pull/import.h"
 #include "pull/protocol.h"
+#include "pull/ref.h"
+#include "pull/registries.h"
+#include "pull/registry.h"
 #include "pull/session.h"
 
 enum { PARALLEL_MAX = 16 };
@@ -81,6 +86,75 @@ static int run_import(
 	return r;
 }
 
+/* ref: with a host. NOT_FOUND and the like where the manifest cannot be had; nothing is unpacked
+ * then. */
+static int pull_from(const struct pull_session *s, const json_t *first, const struct pull_ref *ref,
+        const char *name, bool *ret_found, struct berth_error **ret_err)
+{
+	char digest[PULL_DIGEST_SIZE], index_digest[PULL_DIGEST_SIZE] = "";
+	_cleanup_(pull_manifest_freep) struct pull_manifest *m = NULL;
+	struct pull_registry *reg = NULL;
+	struct pull_desc start = {0};
+
+	int r = pull_registry_open(first, ref, &reg, ret_err);
+	if (r == 0)
+		r = pull_session_resolve(
+		        s, pull_registry_source(reg), &start, &m, digest, index_digest, ret_err);
+	*ret_found = r == 0;
+	if (r == 0) {
+		struct pull_image image = {.source = pull_registry_source(reg),
+		        .ref = name,
+		        .digest = digest,
+		        .index_digest = *index_digest ? index_digest : NULL,
+		        .manifest = m};
+		r = pull_session_image(s, &image, ret_err);
+	}
+	pull_registry_free(reg);
+	return r;
+}
+
+/* A name without a host is tried at each registry that the configuration lists for such names. */
+static int pull_unqualified(const struct pull_session *s, const json_t *first, const char *text,
+        struct berth_error **ret_err)
+{
+	struct pull_registries *conf = NULL;
+	bool found = false;
+	int r = -1;
+
+	if (pull_registries_load(text_of(first, "registries"), &conf, ret_err) < 0)
+		return -1;
+	char *const *host = pull_registries_search(conf);
+	if (!host || !*host)
+		berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "'%s' names no registry, and none is configured for such names", text);
+	for (; host && *host && r < 0 && !found; host++) {
+		bool library = strcmp(*host, "docker.io") == 0 && !strchr(text, '/');
+		_cleanup_free_ char *name =
+		        berth_asprintf("%s/%s%s", *host, library ? "library/" : "", text);
+		_cleanup_(pull_ref_finish) struct pull_ref ref = {0};
+		*ret_err = berth_error_free(*ret_err);
+		r = pull_ref_parse(name, &ref, ret_err);
+		if (r == 0)
+			r = pull_from(s, first, &ref, name, &found, ret_err);
+	}
+	pull_registries_free(conf);
+	return r;
+}
+
+static int run_pull(const struct pull_session *s, const json_t *first, struct berth_error **ret_err)
+{
+	const char *text = text_of(first, "image");
+	_cleanup_(pull_ref_finish) struct pull_ref ref = {0};
+	bool found;
+
+	if (pull_ref_parse(text, &ref, ret_err) < 0 || pull_http_global_init(ret_err) < 0)
+		return -1;
+	int r = *ref.host ? pull_from(s, first, &ref, text, &found, ret_err)
+	                  : pull_unqualified(s, first, text, ret_err);
+	pull_http_global_finish();
+	return r;
+}
+
 static int run(struct pull_wire *wire, const json_t *first, int fd, struct berth_error **ret_err)
 {
 	struct pull_session s = {.wire = wire};
@@ -91,13 +165,47 @@ static int run(struct pull_wire *wire, const json_t *first, int fd, struct berth
 		return -1;
 	if (strcmp(t, "import") == 0)
 		return run_import(&s, first, berth_take_fd(&own), ret_err);
+	if (strcmp(t, "pull") == 0)
+		return run_pull(&s, first, ret_err);
 	return berth_error_set(ret_err, BERTH_INTERNAL, "unknown request '%.50s'", t);
+}
+
+static char **add_strings(char **v, const json_t *list)
+{
+	const json_t *e;
+	size_t i;
+
+	json_array_foreach (list, i, e)
+		if (json_is_string(e))
+			v = berth_strv_append(v, json_string_value(e));
+	return v;
+}
+
+/* An import reads nothing but what it is given; a pull reads its configuration, too. */
+static int confine(const json_t *first, struct berth_error **ret_err)
+{
+	bool import = strcmp(text_of(first, "t"), "import") == 0;
+	const char *registries = text_of(first, "registries");
+	_cleanup_(berth_strv_freep) char **files = NULL;
+
+	if (!import) {
+		_cleanup_free_ char *drop_ins = berth_asprintf("%s.d", registries);
+		if (*registries) {
+			files = berth_strv_append(files, registries);
+			files = berth_strv_append(files, drop_ins);
+		}
+		files = add_strings(files, json_object_get(first, "certs_dirs"));
+		files = add_strings(files, json_object_get(first, "auth_files"));
+	}
+	struct pull_confine_opts o = {.network = !import, .files = files};
+	if (pull_confine(&o, ret_err) < 0)
+		return berth_error_wrap(ret_err, "confine berth-pull");
+	return 0;
 }
 
 int main(int argc, char **argv)
 {
 	bool confined = !(argc == 2 && strcmp(argv[1], "--unconfined") == 0);
-	struct pull_wire *wire;
 	struct berth_error *err = NULL;
 	json_t *first = NULL;
 	int fd = -1;
@@ -109,13 +217,16 @@ int main(int argc, char **argv)
 		return EXIT_FAILURE;
 	}
 	umask(0);
-	wire = pull_wire_new(BERTH_PULL_FD);
-	if (pull_wire_recv(wire, &first, &fd, &err) < 0 || run(wire, first, fd, &err) < 0) {
+	struct pull_wire *wire = pull_wire_new(BERTH_PULL_FD);
+	if (pull_wire_recv(wire, &first, &fd, &err) < 0 || (confined && confine(first, &err) < 0) ||
+	        run(wire, first, fd, &err) < 0) {
 		pull_wire_send_error(wire, err);
 		/* Threads may be at work: nothing that they use is freed. */
 		_exit(EXIT_FAILURE);
 	}
 	json_decref(first);
 	pull_wire_free(wire);
+	if (confined)
+		_exit(EXIT_SUCCESS); /* a leak checker at exit would have no /proc */
 	return EXIT_SUCCESS;
 }

@@ -9,7 +9,10 @@
  *   {"t":"pull", "image": REF (normalised: registry/path:tag or @digest), "registries": PATH, "certs_dirs": [PATH...],
  *    "auth_files": [PATH...], "auth": {"username","password","auth","identity_token","registry_token",
  *    "server_address"} | absent, "platform": {"os","architecture","variant"}, "parallel": N, "detached": BOOL,
- *    "whiteout": "overlay" | "aufs" | "delete"}
+ *    "whiteout": "overlay" | "aufs" | "delete", "stall_ms": N | absent (a transfer without a byte for so long is broken
+ *    off and resumed; 30000)}
+ *    `auth` with a server_address is for that host alone, else for the image's registry but no mirror of it. A REF
+ *    without a registry is tried at registries.conf's unqualified-search-registries, the record has the one that had it
  *   {"t":"import", "ref": REF | absent, ... the same platform, parallel, detached, whiteout}, fd: the file or directory,
  *      open for reading: an OCI layout, an oci-archive or a docker-archive. With a ref the only image takes it as its
  *      name, and of several those are taken whose own name it is; without one all are taken

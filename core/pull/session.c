@@ -166,45 +166,44 @@ int pull_session_image(
 	return 0;
 }
 
+/* One document: a manifest, or an index and the entry of it to go on with. */
+static int follow(const struct pull_session *s, struct pull_source *source, struct pull_desc *at,
+        struct pull_doc *doc, struct berth_error **ret_err)
+{
+	_cleanup_free_ char *text = NULL, *type = NULL;
+	size_t len = 0;
+
+	if (source->manifest(source, at, &text, &len, &type, ret_err) < 0)
+		return -1;
+	if (pull_doc_parse(text, len, type, &s->platform, doc, ret_err) < 0)
+		return berth_error_wrap(ret_err, "manifest %s", at->digest);
+	return 0;
+}
+
 int pull_session_resolve(const struct pull_session *s, struct pull_source *source,
-        const struct pull_desc *desc, struct pull_manifest **ret, char digest[PULL_DIGEST_SIZE],
+        const struct pull_desc *start, struct pull_manifest **ret, char digest[PULL_DIGEST_SIZE],
         char index_digest[PULL_DIGEST_SIZE], struct berth_error **ret_err)
 {
-	struct pull_doc doc = {0};
-	struct pull_desc *owned = NULL;
-	int r;
+	_cleanup_(pull_desc_finish) struct pull_desc at = {
+	        .size = start->size, .media_type = berth_strdup(start->media_type)};
 
+	memcpy(at.digest, start->digest, PULL_DIGEST_SIZE);
 	*index_digest = '\0';
-	for (int depth = 0;; depth++) {
-		_cleanup_free_ char *text = NULL;
-		size_t len = 0;
-		r = pull_source_read(
-		        source, desc, "manifest", BERTH_LIMIT_MANIFEST, &text, &len, ret_err);
-		if (r == 0 && pull_doc_parse(
-		                      text, len, desc->media_type, &s->platform, &doc, ret_err) < 0)
-			r = berth_error_wrap(ret_err, "manifest %s", desc->digest);
-		if (r < 0 || doc.manifest)
-			break;
-		if (depth == INDEX_DEPTH) {
-			r = berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
-			        "index %s: more than %d indexes within each other", desc->digest,
-			        INDEX_DEPTH);
-			pull_doc_finish(&doc);
-			break;
+	for (int depth = 0; depth <= INDEX_DEPTH; depth++) {
+		struct pull_doc doc = {0};
+		if (follow(s, source, &at, &doc, ret_err) < 0)
+			return -1;
+		if (doc.manifest) {
+			memcpy(digest, at.digest, PULL_DIGEST_SIZE);
+			*ret = doc.manifest;
+			return 0;
 		}
 		if (!*index_digest)
-			memcpy(index_digest, desc->digest, PULL_DIGEST_SIZE);
-		if (owned)
-			pull_desc_finish(owned);
-		free(owned);
-		desc = owned = berth_take(doc.entry);
+			memcpy(index_digest, at.digest, PULL_DIGEST_SIZE);
+		pull_desc_finish(&at);
+		at = *doc.entry;
+		free(doc.entry);
 	}
-	if (r == 0) {
-		memcpy(digest, desc->digest, PULL_DIGEST_SIZE);
-		*ret = berth_take(doc.manifest);
-	}
-	if (owned)
-		pull_desc_finish(owned);
-	free(owned);
-	return r;
+	return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+	        "index %s: more than %d indexes within each other", index_digest, INDEX_DEPTH);
 }

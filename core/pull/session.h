@@ -28,9 +28,10 @@ struct pull_image {
 int pull_session_image(const struct pull_session *s, const struct pull_image *image,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
 
-/* Follows indexes from a descriptor to a manifest. index_digest becomes "" where there was none. */
+/* Follows indexes from a descriptor (empty: what the source begins with) to a manifest.
+ * index_digest becomes "" where there was none. */
 int pull_session_resolve(const struct pull_session *s, struct pull_source *source,
-        const struct pull_desc *desc, struct pull_manifest **ret, char digest[PULL_DIGEST_SIZE],
+        const struct pull_desc *start, struct pull_manifest **ret, char digest[PULL_DIGEST_SIZE],
         char index_digest[PULL_DIGEST_SIZE], struct berth_error **ret_err) BERTH_MUST_CHECK;
 
 #endif

@@ -36,6 +36,10 @@ struct pull_source {
 	 * receiver's to check. Fails with CANCELLED where the sink ended it. */
 	int (*stream)(struct pull_source *s, const struct pull_desc *d, pull_sink sink, void *arg,
 	        struct berth_error **ret_err);
+	/* A manifest or index, its digest checked, or where `d` has none set to what came. The
+	 * caller frees *ret and *ret_type (NULL: not known). */
+	int (*manifest)(struct pull_source *s, struct pull_desc *d, char **ret, size_t *ret_len,
+	        char **ret_type, struct berth_error **ret_err);
 };
 
 /* [any] A whole blob of at most `max` bytes, its digest checked. NUL-terminated, the caller frees

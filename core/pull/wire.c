@@ -219,7 +219,10 @@ enum { ERROR_TEXT = 8192 };
 void pull_wire_send_error(struct pull_wire *w, const struct berth_error *err)
 {
 	_cleanup_(berth_error_freep) struct berth_error *ignored = NULL;
-	_cleanup_free_ char *msg = berth_strndup(err->msg, ERROR_TEXT);
+	/* The kubelet knows this one by its first word. */
+	_cleanup_free_ char *whole = berth_asprintf(
+	        "%s%s", err->code == BERTH_UNAVAILABLE ? "RegistryUnavailable: " : "", err->msg);
+	_cleanup_free_ char *msg = berth_strndup(whole, ERROR_TEXT);
 	json_t *text = json_string(msg);
 
 	/* A name from an archive may be anything, a JSON string is UTF-8. */

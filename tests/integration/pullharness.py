@@ -354,3 +354,20 @@ def docker_archive(out, images, compress=False, link_dups=False):
 
 def wipe(path):
     shutil.rmtree(path, ignore_errors=True)
+
+
+def run_pull(tmp, image, unconfined=True, env=None, **over):
+    """over: members of the `pull` packet, and have, shared, timeout of Puller.run."""
+    first = dict(BASE, t="pull", image=image, registries="", certs_dirs=[], auth_files=[])
+    kw = {k: over.pop(k) for k in ("have", "shared", "timeout") if k in over}
+    first.update(over)
+    work = os.path.join(str(tmp), f"pull-{len(os.listdir(str(tmp)))}")
+    os.makedirs(work)
+    full = {"no_proxy": "*"}
+    full.update(env or {})
+    p = Puller(work, unconfined=unconfined, env=full)
+    try:
+        return p.run(first, **kw)
+    except PullError as e:
+        e.puller = p
+        raise
