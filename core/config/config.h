@@ -8,10 +8,9 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "base/cgroup.h"
 #include "base/error.h"
 #include "base/log.h"
-
-enum berth_cgroup_driver { BERTH_CGROUP_CGROUPFS, BERTH_CGROUP_SYSTEMD };
 
 /* Every string is set ("" where a key may be empty); vectors are NULL-terminated or NULL. */
 struct berth_config {

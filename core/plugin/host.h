@@ -116,6 +116,9 @@ enum berth_opcode {
 	        BERTH_OP_COUNT
 };
 
+/* [any] Does the plugin have the op? What it lacks is UNIMPLEMENTED. */
+bool berth_instance_has_op(const struct berth_instance *i, enum berth_opcode op);
+
 /* One call into a plugin. Everything that the op returned by pointer lives in its arena until
  * berth_call_free(). */
 struct berth_call;

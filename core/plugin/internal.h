@@ -176,7 +176,5 @@ berth_status berth_service_fail(
 /* The same with a format, for the host's own services. */
 berth_status berth_service_failf(struct berth_op *op, berth_status st, int32_t errnum,
         const char *fmt, ...) BERTH_PRINTF(4, 5);
-/* cgroup.procs files of a cgroup path, for berth_child_spec; NULL-terminated, the caller frees. */
-char **berth_cgroup_procs(const char *cgroup);
 
 #endif

@@ -134,3 +134,19 @@ berth_status berth_op_invoke(struct berth_call *c)
 		return invoke_runtime(c, op, self);
 	return invoke_network(c, op, self);
 }
+
+bool berth_instance_has_op(const struct berth_instance *i, enum berth_opcode op)
+{
+	switch (op) {
+#define X(id, kind, op, in, out, conc) \
+	case BERTH_OP_##id:            \
+		return i->file->kind.op != NULL;
+		BERTH_OPS_STORAGE(X)
+		BERTH_OPS_RUNTIME(X)
+		BERTH_OPS_NETWORK(X)
+#undef X
+	case BERTH_OP_COUNT:
+		break;
+	}
+	return false;
+}

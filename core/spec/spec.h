@@ -9,11 +9,10 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "base/cgroup.h"
 #include "base/error.h"
 #include "base/macros.h"
 #include "cri.pb-c.h"
-
-enum berth_cgroup_driver { BERTH_CGROUPFS, BERTH_CGROUP_SYSTEMD };
 
 /* What this host and this daemon can do; read once by berth_spec_host_probe(), the same for every
  * container. */

@@ -51,7 +51,7 @@ static void an_empty_file_has_the_defaults(void **state)
 	assert_string_equal(c->images.import_dir, "");
 	assert_int_equal(berth_strv_len(c->images.certs_dirs), 2);
 	assert_int_equal(c->cri.max_receive_bytes, 16 << 20);
-	assert_int_equal(c->cri.cgroup_driver, BERTH_CGROUP_CGROUPFS);
+	assert_int_equal(c->cri.cgroup_driver, BERTH_CGROUPFS);
 	assert_int_equal(c->log.level, BERTH_LOG_LVL_INFO);
 }
 

@@ -1,0 +1,105 @@
+/* Containers: the objects and their table. [loop] unless said otherwise. */
+#ifndef BERTH_CONTAINER_CONTAINER_H
+#define BERTH_CONTAINER_CONTAINER_H
+
+#include "pod/pod.h"
+
+enum berth_ctr_phase {
+	BERTH_CTR_CREATING, /* an intent, not listed */
+	BERTH_CTR_CREATED,
+	BERTH_CTR_RUNNING,
+	BERTH_CTR_EXITED,
+	BERTH_CTR_REMOVING,
+};
+
+struct berth_container {
+	int refs;
+	struct berth_daemon *d;
+	struct berth_pod *pod;        /* a reference */
+	struct berth_container *next; /* of the pod */
+	char id[BERTH_ID_LEN + 1];
+	char *name; /* NAME_ATTEMPT, unique in its pod */
+	enum berth_ctr_phase phase;
+	Runtime__V1__ContainerConfig *config; /* own copy */
+	char *image_id, *image_ref, *parent;  /* parent: ChainID of the top layer, NULL = none */
+	char *log_path;                       /* absolute, or NULL */
+	uint64_t created_ns, started_ns, finished_ns;
+	struct berth_exit exit; /* EXITED; flags 0 = unknown */
+	bool oom;
+	char *failure; /* why a start failed: EXITED with 128 */
+	pid_t pid;
+	/* of berth_spec_out */
+	json_t *resources;
+	uint32_t uid, gid;
+	uint32_t *groups;
+	size_t n_groups;
+	int stop_signal;
+	struct berth_spec_mount *mounts;
+	size_t n_mounts;
+	bool privileged, own_pid_ns;
+	char *cgroups_path;
+
+	struct berth_gate gate;
+	struct berth_ctr_create *creating; /* while CREATING */
+	bool unclaimed;
+	/* Stopping: who waits for the exit, and when SIGKILL comes. */
+	struct berth_ctr_exit_wait *exit_waits;
+	struct berth_timer *kill_timer;
+	uint64_t kill_at_ns;
+	unsigned int kills;
+	bool asking; /* a state op is under way */
+	bool ask_again;
+	bool in_table;
+	UT_hash_handle hh;
+};
+
+struct berth_containers {
+	struct berth_container *by_id;
+};
+
+struct berth_container *berth_container_ref(struct berth_container *c);
+struct berth_container *berth_container_unref(struct berth_container *c);
+struct berth_container *berth_container_new(
+        struct berth_pod *pod, const char *id, const Runtime__V1__ContainerConfig *config);
+void berth_containers_add(struct berth_container *c); /* the table and the pod hold it */
+void berth_containers_drop(struct berth_container *c);
+/* As berth_pod_find(). */
+struct berth_container *berth_container_find(
+        struct berth_daemon *d, const char *id, struct berth_error **ret_err);
+
+/* [any] caller frees */
+char *berth_container_dir(const struct berth_container *c);
+char *berth_container_bundle(const struct berth_container *c);
+
+/* [worker] the record */
+int berth_container_save(struct berth_container *c, enum berth_ctr_phase phase,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+struct berth_container *berth_container_load(
+        struct berth_daemon *d, const char *id, struct berth_error **ret_err);
+
+/* [worker] Makes and unmakes what a container has. Undo and removal are the same idempotent steps.
+ */
+int berth_container_build(struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;
+int berth_container_destroy(
+        struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;
+
+/* Creates, or joins the creation of one of the same name in the pod. */
+void berth_container_create(struct berth_pod *pod, const Runtime__V1__ContainerConfig *config,
+        struct berth_grpc_call *call, berth_pod_run_fn done, void *arg);
+void berth_container_start(struct berth_container *c, berth_done_fn done, void *arg);
+/* done when it has ended. A shorter grace than a stop under way has left shortens that. */
+void berth_container_stop(
+        struct berth_container *c, uint64_t grace_ms, berth_done_fn done, void *arg);
+/* Kills what runs, removes everything. */
+void berth_container_remove(struct berth_container *c, berth_done_fn done, void *arg);
+/* An EXIT or OOM event, or the start of the daemon: re-reads the state. */
+void berth_container_check(struct berth_container *c);
+/* [worker] What the runtime says; used by recovery before the loop runs. */
+int berth_container_read_state(struct berth_container *c, struct berth_ctr_state *ret,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+void berth_container_apply_state(struct berth_container *c, const struct berth_ctr_state *st);
+/* The exit code as CRI has it: 128+signal, 128 for a failed start, 255 for unknown. */
+int berth_container_exit_code(const struct berth_container *c);
+const char *berth_container_reason(const struct berth_container *c); /* static */
+
+#endif

@@ -1,0 +1,285 @@
+/* CreateContainer and StartContainer as the loop sees them. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/fault.h"
+#include "base/fd.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "container/container.h"
+#include "grpc/server.h"
+#include "image/image.h"
+#include "monitor/host.h"
+
+struct waiter {
+	struct waiter *next;
+	struct berth_grpc_call *call;
+	berth_pod_run_fn done;
+	void *arg;
+};
+
+struct berth_ctr_create {
+	struct berth_container *c;
+	struct waiter *waiters;
+	struct berth_error *err;
+};
+
+static void wait_for(
+        struct berth_ctr_create *cr, struct berth_grpc_call *call, berth_pod_run_fn done, void *arg)
+{
+	struct waiter *w = berth_new(struct waiter);
+	w->call = call;
+	w->done = done;
+	w->arg = arg;
+	w->next = cr->waiters;
+	cr->waiters = w;
+}
+
+static void create_work(void *arg)
+{
+	struct berth_ctr_create *cr = arg;
+	if (berth_container_build(cr->c, &cr->err) < 0)
+		return;
+}
+
+static void create_end(struct berth_ctr_create *cr)
+{
+	struct berth_container *c = cr->c;
+	struct berth_pod *pod = berth_pod_ref(c->pod);
+	bool heard = false;
+
+	c->creating = NULL;
+	if (cr->err) {
+		berth_containers_drop(c);
+	} else {
+		_cleanup_free_ char *bundle = berth_container_bundle(c);
+		c->phase = BERTH_CTR_CREATED;
+		berth_monitor_watch(c->pod->handler->instance, c->id, bundle);
+		berth_container_check(c);
+		berth_log_info(
+		        "container created", "container", c->id, "name", c->name, "pod", pod->id);
+	}
+	while (cr->waiters) {
+		struct waiter *w = cr->waiters;
+		cr->waiters = w->next;
+		heard = heard || !berth_grpc_cancelled(w->call);
+		w->done(c->id, cr->err, w->arg);
+		free(w);
+	}
+	c->unclaimed = !heard;
+	berth_gate_leave(&c->gate);
+	berth_error_free(cr->err);
+	berth_container_unref(c);
+	berth_pod_unref(pod);
+	free(cr);
+}
+
+static void create_done(void *arg)
+{
+	create_end(arg);
+}
+
+static void create_turn(void *arg)
+{
+	struct berth_ctr_create *cr = arg;
+	struct berth_daemon *d = cr->c->d;
+	if (berth_work(d->flows, d->loop, create_work, create_done, cr) == 0)
+		return;
+	berth_error_set(&cr->err, BERTH_RESOURCE_EXHAUSTED,
+	        "container %s: too many requests are under way", cr->c->name);
+	create_end(cr);
+}
+
+static bool same_config(
+        const Runtime__V1__ContainerConfig *a, const Runtime__V1__ContainerConfig *b)
+{
+	size_t n = runtime__v1__container_config__get_packed_size(a);
+	if (n != runtime__v1__container_config__get_packed_size(b))
+		return false;
+	_cleanup_free_ uint8_t *x = berth_zalloc(n + 1);
+	_cleanup_free_ uint8_t *y = berth_zalloc(n + 1);
+	runtime__v1__container_config__pack(a, x);
+	runtime__v1__container_config__pack(b, y);
+	return memcmp(x, y, n) == 0;
+}
+
+static void meet(struct berth_container *have, struct berth_container *fresh,
+        struct berth_grpc_call *call, berth_pod_run_fn done, void *arg)
+{
+	struct berth_error *err = NULL;
+	bool same = same_config(have->config, fresh->config);
+
+	if (have->creating && same) {
+		wait_for(have->creating, call, done, arg);
+		return;
+	}
+	if (have->phase == BERTH_CTR_CREATED && have->unclaimed && same) {
+		have->unclaimed = false;
+		done(have->id, NULL, arg);
+		return;
+	}
+	berth_error_set(&err, BERTH_ALREADY_EXISTS,
+	        "container name \"%s\" is used in pod sandbox %s by %s", have->name, have->pod->id,
+	        have->id);
+	done(NULL, err, arg);
+	berth_error_free(err);
+}
+
+static int resolve_image(struct berth_container *c, struct berth_error **ret_err)
+{
+	const Runtime__V1__ImageSpec *spec = c->config->image;
+	struct berth_image *image = berth_image_find(c->d, spec->image, ret_err);
+
+	if (!image)
+		return *ret_err ? -1
+		                : berth_error_set(ret_err, BERTH_NOT_FOUND,
+		                          "container %s: image \"%s\" is not on this node", c->name,
+		                          spec->image);
+	c->image_id = berth_strdup(image->id);
+	c->parent = berth_strdup(berth_image_chain_id(image));
+	c->image_ref = berth_strdup(spec->user_specified_image && *spec->user_specified_image
+	                                    ? spec->user_specified_image
+	                            : image->tags    ? image->tags[0]
+	                            : image->digests ? image->digests[0]
+	                                             : spec->image);
+	return 0;
+}
+
+void berth_container_create(struct berth_pod *pod, const Runtime__V1__ContainerConfig *config,
+        struct berth_grpc_call *call, berth_pod_run_fn done, void *arg)
+{
+	char id[BERTH_ID_LEN + 1];
+	struct berth_error *err = NULL;
+
+	berth_random_hex(id, BERTH_ID_LEN / 2);
+	struct berth_container *c = berth_container_new(pod, id, config);
+	for (struct berth_container *have = pod->containers; have; have = have->next) {
+		if (strcmp(have->name, c->name) == 0) {
+			meet(have, c, call, done, arg);
+			berth_container_unref(c);
+			return;
+		}
+	}
+	if (pod->phase != BERTH_POD_READY)
+		berth_error_set(&err, BERTH_FAILED_PRECONDITION,
+		        "pod sandbox %s is not ready: no container can be created in it", pod->id);
+	else if (!pod->handler)
+		berth_error_set(&err, BERTH_FAILED_PRECONDITION,
+		        "pod sandbox %s: its runtime handler \"%s\" is not configured any more",
+		        pod->id, pod->handler_name);
+	if (err || resolve_image(c, &err) < 0) {
+		done(NULL, err, arg);
+		berth_error_free(err);
+		berth_container_unref(c);
+		return;
+	}
+	struct berth_ctr_create *cr = berth_new(struct berth_ctr_create);
+	cr->c = c; /* the reference of berth_container_new() */
+	c->creating = cr;
+	wait_for(cr, call, done, arg);
+	berth_containers_add(c);
+	berth_gate_enter(&c->gate, create_turn, cr);
+}
+
+/* ---- start ---- */
+
+struct start {
+	struct berth_container *c;
+	struct berth_error *err;
+	berth_done_fn done;
+	void *arg;
+};
+
+static void start_work(void *arg)
+{
+	struct start *s = arg;
+	struct berth_container *c = s->c;
+	_cleanup_free_ char *bundle = berth_container_bundle(c);
+	struct berth_ctr_args args = {.size = sizeof(args), .id = c->id, .bundle = bundle};
+	_cleanup_(berth_call_freep) struct berth_call *call =
+	        berth_call_new(c->pod->handler->instance, BERTH_OP_RUNTIME_START, c->id);
+
+	berth_fault("ctr-start-before");
+	if (berth_call_run(call, &args, NULL, &s->err) < 0) {
+		berth_error_wrap(&s->err, "container %s: start", c->id);
+		return;
+	}
+	berth_fault("ctr-start-after");
+	if (berth_container_save(c, BERTH_CTR_RUNNING, &s->err) < 0)
+		return;
+	berth_fault("ctr-started-after");
+}
+
+static void start_over(void *arg)
+{
+	struct start *s = arg;
+	struct berth_container *c = s->c;
+	s->done(s->err, s->arg);
+	berth_gate_leave(&c->gate);
+	berth_container_unref(c);
+	berth_error_free(s->err);
+	free(s);
+}
+
+static void save_failure(void *arg)
+{
+	struct start *s = arg;
+	struct berth_error *err = NULL;
+	if (berth_container_save(s->c, BERTH_CTR_EXITED, &err) < 0) {
+		berth_log_warn("a failed start was not written down", "container", s->c->id,
+		        "error", err->msg);
+		berth_error_free(err);
+	}
+}
+
+static void start_worked(void *arg)
+{
+	struct start *s = arg;
+	struct berth_container *c = s->c;
+
+	if (s->err) {
+		c->failure = berth_strdup(s->err->msg);
+		c->finished_ns = berth_realtime_ns();
+		c->phase = BERTH_CTR_EXITED;
+		if (berth_work(c->d->flows, c->d->loop, save_failure, start_over, s) == 0)
+			return;
+	} else if (c->phase == BERTH_CTR_CREATED) {
+		c->phase = BERTH_CTR_RUNNING;
+		berth_log_info("container started", "container", c->id, "name", c->name);
+	}
+	berth_container_check(c); /* a short one has ended meanwhile */
+	start_over(s);
+}
+
+static void start_turn(void *arg)
+{
+	struct start *s = arg;
+	struct berth_container *c = s->c;
+
+	if (c->phase != BERTH_CTR_CREATED || !c->in_table)
+		berth_error_set(&s->err, c->in_table ? BERTH_FAILED_PRECONDITION : BERTH_NOT_FOUND,
+		        "container %s is %s: only a created one can be started", c->id,
+		        !c->in_table                    ? "gone"
+		        : c->phase == BERTH_CTR_RUNNING ? "running"
+		                                        : "exited");
+	else if (c->pod->phase != BERTH_POD_READY)
+		berth_error_set(&s->err, BERTH_FAILED_PRECONDITION,
+		        "container %s: its pod sandbox %s is not ready", c->id, c->pod->id);
+	if (!s->err) {
+		c->started_ns = berth_realtime_ns();
+		if (berth_work(c->d->flows, c->d->loop, start_work, start_worked, s) == 0)
+			return;
+		berth_error_set(&s->err, BERTH_RESOURCE_EXHAUSTED,
+		        "container %s: too many requests are under way", c->id);
+	}
+	start_over(s);
+}
+
+void berth_container_start(struct berth_container *c, berth_done_fn done, void *arg)
+{
+	struct start *s = berth_new(struct start);
+	s->c = berth_container_ref(c);
+	s->done = done;
+	s->arg = arg;
+	berth_gate_enter(&c->gate, start_turn, s);
+}

@@ -1,0 +1,283 @@
+/* Images. */
+#include "cri/service.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+#include "base/fd.h"
+
+static const char *str(const json_t *j, const char *key)
+{
+	const char *s = json_string_value(json_object_get(j, key));
+	return s ? s : "";
+}
+
+/* USER of the image: a number is a uid, all else a name; a group is not told. */
+static void fill_user(struct berth_arena *a, const struct berth_image *i, Runtime__V1__Image *m)
+{
+	char *user = berth_arena_strdup(a, str(json_object_get(i->record, "config"), "user"));
+	char *colon = strchr(user, ':'), *end;
+	if (colon)
+		*colon = '\0';
+	long long uid = strtoll(user, &end, 10);
+	if (*user && !*end && uid >= 0) {
+		m->uid = berth_arena_alloc(a, sizeof(*m->uid));
+		runtime__v1__int64_value__init(m->uid);
+		m->uid->value = uid;
+	} else {
+		m->username = user;
+	}
+}
+
+static Runtime__V1__Image *image_of(struct berth_arena *a, const struct berth_image *i)
+{
+	Runtime__V1__Image *m = berth_arena_alloc(a, sizeof(*m));
+
+	runtime__v1__image__init(m);
+	m->id = i->id;
+	m->repo_tags = i->tags;
+	m->n_repo_tags = berth_strv_len(i->tags);
+	m->repo_digests = i->digests;
+	m->n_repo_digests = berth_strv_len(i->digests);
+	m->size = i->size;
+	m->pinned = i->pinned;
+	fill_user(a, i, m);
+	m->spec = berth_arena_alloc(a, sizeof(*m->spec));
+	runtime__v1__image_spec__init(m->spec);
+	m->spec->image = i->id;
+	json_t *notes = json_object_get(i->record, "annotations");
+	m->spec->annotations =
+	        berth_arena_alloc(a, (json_object_size(notes) + 1) * sizeof(*m->spec->annotations));
+	const char *key;
+	json_t *value;
+	json_object_foreach (notes, key, value) {
+		Runtime__V1__ImageSpec__AnnotationsEntry *e = berth_arena_alloc(a, sizeof(*e));
+		runtime__v1__image_spec__annotations_entry__init(e);
+		e->key = (char *)key;
+		e->value = (char *)json_string_value(value);
+		if (e->value)
+			m->spec->annotations[m->spec->n_annotations++] = e;
+	}
+	return m;
+}
+
+static bool find(struct berth_grpc_call *call, struct berth_daemon *d,
+        const Runtime__V1__ImageSpec *spec, struct berth_image **ret)
+{
+	struct berth_error *err = NULL;
+
+	*ret = NULL;
+	if (!spec || !*spec->image)
+		berth_error_set(&err, BERTH_INVALID_ARGUMENT, "image is missing");
+	else
+		*ret = berth_image_find(d, spec->image, &err);
+	if (!err)
+		return true;
+	berth_grpc_fail(call, err);
+	berth_error_free(err);
+	return false;
+}
+
+HANDLER(berth_cri_list_images)
+{
+	const Runtime__V1__ListImagesRequest *q = (const void *)request;
+	struct berth_daemon *d = arg;
+	struct berth_arena *a = berth_grpc_arena(call);
+	Runtime__V1__ListImagesResponse r = RUNTIME__V1__LIST_IMAGES_RESPONSE__INIT;
+	struct berth_image *i, *tmp, *only = NULL;
+	bool filtered = q->filter && q->filter->image && *q->filter->image->image;
+
+	if (filtered && !find(call, d, q->filter->image, &only))
+		return;
+	r.images = berth_arena_alloc(a, (HASH_COUNT(d->images->by_id) + 1) * sizeof(*r.images));
+	HASH_ITER (hh, d->images->by_id, i, tmp) {
+		if (!filtered || i == only)
+			r.images[r.n_images++] = image_of(a, i);
+	}
+	berth_grpc_reply(call, &r.base);
+}
+
+HANDLER(berth_cri_image_status)
+{
+	const Runtime__V1__ImageStatusRequest *q = (const void *)request;
+	struct berth_daemon *d = arg;
+	struct berth_arena *a = berth_grpc_arena(call);
+	Runtime__V1__ImageStatusResponse r = RUNTIME__V1__IMAGE_STATUS_RESPONSE__INIT;
+	struct berth_image *i;
+	void *info[1];
+
+	if (!find(call, d, q->image, &i))
+		return;
+	if (i) /* absent is no error: the image is left out */
+		r.image = image_of(a, i);
+	if (i && q->verbose) {
+		json_t *j = json_pack("{s:s, s:O, s:O?}", "chainID",
+		        berth_image_chain_id(i) ? berth_image_chain_id(i) : "", "imageSpec",
+		        i->record, "config", json_object_get(i->record, "config"));
+		_cleanup_free_ char *text = json_dumps(j, JSON_COMPACT);
+		json_decref(j);
+		info[0] = berth_map_entry(call,
+		        &runtime__v1__image_status_response__info_entry__descriptor, "info", text);
+		r.info = (void *)info;
+		r.n_info = 1;
+	}
+	berth_grpc_reply(call, &r.base);
+}
+
+/* ---- pull ---- */
+
+static void pulled(
+        struct berth_image *const *images, size_t n, const struct berth_error *err, void *arg)
+{
+	struct berth_grpc_call *call = arg;
+	Runtime__V1__PullImageResponse r = RUNTIME__V1__PULL_IMAGE_RESPONSE__INIT;
+
+	berth_grpc_on_cancel(call, NULL, NULL);
+	if (err) {
+		berth_grpc_fail(call, err);
+		return;
+	}
+	r.image_ref = n > 0 ? images[0]->id : (char *)"";
+	berth_grpc_reply(call, &r.base);
+}
+
+struct leaving {
+	struct berth_grpc_call *call;
+	struct berth_pull_part *part;
+};
+
+static void client_left(void *arg)
+{
+	struct leaving *l = arg;
+	berth_pull_leave(l->part);
+	/* Thrown away, but owed. */
+	berth_grpc_failf(l->call, BERTH_CANCELLED, "the pull was given up");
+}
+
+static json_t *auth_json(const Runtime__V1__AuthConfig *a)
+{
+	if (!a || (!*a->username && !*a->password && !*a->auth && !*a->identity_token &&
+	                  !*a->registry_token))
+		return NULL;
+	return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s}", "username", a->username, "password",
+	        a->password, "auth", a->auth, "identity_token", a->identity_token, "registry_token",
+	        a->registry_token, "server_address", a->server_address);
+}
+
+HANDLER(berth_cri_pull_image)
+{
+	const Runtime__V1__PullImageRequest *q = (const void *)request;
+	struct berth_daemon *d = arg;
+
+	if (!q->image || !*q->image->image) {
+		berth_grpc_failf(call, BERTH_INVALID_ARGUMENT, "image is missing");
+		return;
+	}
+	if (d->draining) {
+		berth_grpc_failf(call, BERTH_UNAVAILABLE, "berthd is shutting down");
+		return;
+	}
+	json_t *auth = auth_json(q->auth);
+	struct berth_pull_request r = {.ref = q->image->image, .auth = auth, .import_fd = -1};
+	struct leaving *l = berth_arena_alloc(berth_grpc_arena(call), sizeof(*l));
+	l->call = call;
+	l->part = berth_pull_join(d, &r, NULL, pulled, call);
+	json_decref(auth);
+	berth_grpc_on_cancel(call, client_left, l);
+}
+
+/* ---- remove ---- */
+
+static void removed(const struct berth_error *err, void *arg)
+{
+	Runtime__V1__RemoveImageResponse r = RUNTIME__V1__REMOVE_IMAGE_RESPONSE__INIT;
+	if (err)
+		berth_grpc_fail(arg, err);
+	else
+		berth_grpc_reply(arg, &r.base);
+}
+
+HANDLER(berth_cri_remove_image)
+{
+	const Runtime__V1__RemoveImageRequest *q = (const void *)request;
+	struct berth_daemon *d = arg;
+	struct berth_image *i;
+
+	if (!find(call, d, q->image, &i))
+		return;
+	if (i)
+		berth_image_remove(i, d, removed, call);
+	else
+		removed(NULL, call);
+}
+
+/* ---- usage ---- */
+
+struct usage {
+	struct berth_daemon *d;
+	struct berth_grpc_call *call;
+	char *mountpoint;
+	uint64_t bytes, inodes, image_bytes;
+	int err;
+};
+
+static void usage_work(void *arg)
+{
+	struct usage *u = arg;
+	struct statvfs v;
+
+	if (statvfs(u->mountpoint, &v) < 0) {
+		u->err = -1;
+		return;
+	}
+	u->inodes = v.f_files - v.f_ffree;
+	u->bytes = (uint64_t)(v.f_blocks - v.f_bfree) * v.f_frsize;
+}
+
+static void usage_done(void *arg)
+{
+	struct usage *u = arg;
+	Runtime__V1__ImageFsInfoResponse r = RUNTIME__V1__IMAGE_FS_INFO_RESPONSE__INIT;
+	Runtime__V1__FilesystemUsage f = RUNTIME__V1__FILESYSTEM_USAGE__INIT, *list[1] = {&f};
+	Runtime__V1__FilesystemIdentifier id = RUNTIME__V1__FILESYSTEM_IDENTIFIER__INIT;
+	Runtime__V1__UInt64Value bytes = RUNTIME__V1__UINT64_VALUE__INIT,
+	                         inodes = RUNTIME__V1__UINT64_VALUE__INIT;
+
+	if (u->err) {
+		berth_grpc_failf(
+		        u->call, BERTH_INTERNAL, "%s: its usage cannot be read", u->mountpoint);
+	} else {
+		id.mountpoint = u->mountpoint;
+		f.timestamp = (int64_t)berth_realtime_ns();
+		f.fs_id = &id;
+		bytes.value = u->image_bytes;
+		inodes.value = u->inodes;
+		f.used_bytes = &bytes;
+		f.inodes_used = &inodes;
+		r.image_filesystems = r.container_filesystems = list;
+		r.n_image_filesystems = r.n_container_filesystems = 1;
+		berth_grpc_reply(u->call, &r.base);
+	}
+	free(u->mountpoint);
+	free(u);
+}
+
+HANDLER(berth_cri_image_fs_info)
+{
+	struct berth_daemon *d = arg;
+	struct usage *u = berth_new(struct usage);
+	struct berth_image *i, *tmp;
+
+	(void)request;
+	u->d = d;
+	u->call = call;
+	u->mountpoint = berth_strdup(d->config->root);
+	HASH_ITER (hh, d->images->by_id, i, tmp) {
+		u->image_bytes += i->size;
+	}
+	if (berth_work(d->flows, d->loop, usage_work, usage_done, u) < 0) {
+		u->err = -1;
+		usage_done(u);
+	}
+}

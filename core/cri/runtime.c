@@ -1,0 +1,167 @@
+/* Version, Status, RuntimeConfig, UpdateRuntimeConfig. */
+#include "cri/service.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "berth-config.h"
+
+HANDLER(berth_cri_version)
+{
+	(void)request;
+	(void)arg;
+	Runtime__V1__VersionResponse r = RUNTIME__V1__VERSION_RESPONSE__INIT;
+	r.version = (char *)BERTH_KUBE_API_VERSION;
+	r.runtime_name = (char *)BERTH_RUNTIME_NAME;
+	r.runtime_version = (char *)BERTH_VERSION;
+	r.runtime_api_version = (char *)BERTH_CRI_VERSION;
+	berth_grpc_reply(call, &r.base);
+}
+
+static void condition(Runtime__V1__RuntimeCondition *c, const char *type, bool ok,
+        const char *reason, const char *message)
+{
+	runtime__v1__runtime_condition__init(c);
+	c->type = (char *)type;
+	c->status = ok;
+	c->reason = (char *)(ok ? "" : reason);
+	c->message = (char *)(ok || !message ? "" : message);
+}
+
+/* What an instance cannot do any more, or NULL. */
+static const char *sick_plugin(struct berth_daemon *d)
+{
+	const char *why = NULL;
+	for (size_t i = 0; i < berth_plugin_host_count(d->plugins); i++) {
+		if (!berth_instance_healthy(berth_plugin_host_at(d->plugins, i), &why))
+			return why;
+	}
+	return NULL;
+}
+
+static void handler(struct berth_grpc_call *call, Runtime__V1__RuntimeHandler **to,
+        const char *name, const struct berth_handler *h)
+{
+	struct berth_arena *a = berth_grpc_arena(call);
+	Runtime__V1__RuntimeHandler *r = berth_arena_alloc(a, sizeof(*r));
+	Runtime__V1__RuntimeHandlerFeatures *f = berth_arena_alloc(a, sizeof(*f));
+	runtime__v1__runtime_handler__init(r);
+	runtime__v1__runtime_handler_features__init(f);
+	r->name = (char *)name;
+	r->features = f;
+	f->recursive_read_only_mounts = h->rro;
+	f->user_namespaces = h->userns;
+	*to = r;
+}
+
+static char *verbose_config(struct berth_daemon *d)
+{
+	char *text = NULL;
+	size_t n = 0;
+	FILE *f = open_memstream(&text, &n);
+	if (f) {
+		berth_config_print(f, d->config);
+		fclose(f);
+	}
+	json_t *j = json_pack("{s:s, s:s?, s:s}", "runtime", BERTH_RUNTIME_NAME " " BERTH_VERSION,
+	        "effectiveConfig", text, "socket", d->config->cri.listen);
+	char *json = json_dumps(j, JSON_COMPACT);
+	json_decref(j);
+	free(text);
+	return json;
+}
+
+HANDLER(berth_cri_status)
+{
+	const Runtime__V1__StatusRequest *q = (const void *)request;
+	struct berth_daemon *d = arg;
+	Runtime__V1__StatusResponse r = RUNTIME__V1__STATUS_RESPONSE__INIT;
+	Runtime__V1__RuntimeStatus status = RUNTIME__V1__RUNTIME_STATUS__INIT;
+	Runtime__V1__RuntimeFeatures features = RUNTIME__V1__RUNTIME_FEATURES__INIT;
+	Runtime__V1__RuntimeCondition c[2], *conditions[2] = {&c[0], &c[1]};
+	const char *sick = sick_plugin(d);
+	struct berth_arena *a = berth_grpc_arena(call);
+
+	condition(&c[0], "RuntimeReady", !sick, "PluginUnhealthy", sick);
+	condition(&c[1], "NetworkReady", d->network_ready || !d->network, "NetworkPluginNotReady",
+	        d->network_why ? d->network_why : "the network plugin was not asked yet");
+	status.conditions = conditions;
+	status.n_conditions = 2;
+	r.status = &status;
+	r.features = &features;
+	features.supplemental_groups_policy = true;
+	r.runtime_handlers =
+	        berth_arena_alloc(a, (d->n_handlers + 1) * sizeof(*r.runtime_handlers));
+	handler(call, &r.runtime_handlers[r.n_runtime_handlers++], "", berth_daemon_handler(d, ""));
+	for (size_t i = 0; i < d->n_handlers; i++)
+		handler(call, &r.runtime_handlers[r.n_runtime_handlers++], d->handlers[i].name,
+		        &d->handlers[i]);
+	void *info[1];
+	if (q->verbose) {
+		_cleanup_free_ char *text = verbose_config(d);
+		info[0] = berth_map_entry(call,
+		        &runtime__v1__status_response__info_entry__descriptor, "config", text);
+		r.info = (void *)info;
+		r.n_info = 1;
+	}
+	berth_grpc_reply(call, &r.base);
+}
+
+HANDLER(berth_cri_runtime_config)
+{
+	struct berth_daemon *d = arg;
+	(void)request;
+	Runtime__V1__RuntimeConfigResponse r = RUNTIME__V1__RUNTIME_CONFIG_RESPONSE__INIT;
+	Runtime__V1__LinuxRuntimeConfiguration l = RUNTIME__V1__LINUX_RUNTIME_CONFIGURATION__INIT;
+	l.cgroup_driver = d->config->cri.cgroup_driver == BERTH_CGROUP_SYSTEMD
+	                          ? RUNTIME__V1__CGROUP_DRIVER__SYSTEMD
+	                          : RUNTIME__V1__CGROUP_DRIVER__CGROUPFS;
+	r.linux = &l;
+	berth_grpc_reply(call, &r.base);
+}
+
+static bool cidr_ok(const char *text)
+{
+	_cleanup_free_ char *copy = berth_strdup(text);
+	char *slash = strchr(copy, '/');
+	unsigned char addr[16];
+	if (!slash)
+		return false;
+	*slash = '\0';
+	int bits = inet_pton(AF_INET, copy, addr) == 1    ? 32
+	           : inet_pton(AF_INET6, copy, addr) == 1 ? 128
+	                                                  : -1;
+	char *end;
+	long prefix = strtol(slash + 1, &end, 10);
+	return bits > 0 && end != slash + 1 && !*end && prefix >= 0 && prefix <= bits;
+}
+
+HANDLER(berth_cri_update_runtime_config)
+{
+	const Runtime__V1__UpdateRuntimeConfigRequest *q = (const void *)request;
+	struct berth_daemon *d = arg;
+	Runtime__V1__UpdateRuntimeConfigResponse r =
+	        RUNTIME__V1__UPDATE_RUNTIME_CONFIG_RESPONSE__INIT;
+	const char *cidr = q->runtime_config && q->runtime_config->network_config
+	                           ? q->runtime_config->network_config->pod_cidr
+	                           : "";
+
+	/* Empty: nothing to change. Dual stack: two, joined by a comma. */
+	_cleanup_free_ char *copy = berth_strdup(cidr);
+	char *save = NULL;
+	for (char *one = strtok_r(copy, ",", &save); one; one = strtok_r(NULL, ",", &save)) {
+		if (!cidr_ok(one)) {
+			berth_grpc_failf(call, BERTH_INVALID_ARGUMENT,
+			        "runtime_config.network_config.pod_cidr: \"%.100s\" is no CIDR",
+			        one);
+			return;
+		}
+	}
+	if (*cidr) {
+		free(d->pod_cidr);
+		d->pod_cidr = berth_strdup(cidr);
+	}
+	berth_grpc_reply(call, &r.base);
+}

@@ -1,0 +1,67 @@
+/* The CRI services: one file per group of RPCs. Handlers run on the loop and get the daemon as
+ * their argument. */
+#ifndef BERTH_CRI_SERVICE_H
+#define BERTH_CRI_SERVICE_H
+
+#include "container/container.h"
+#include "cri.pb-c.h"
+#include "daemon.h"
+#include "grpc/server.h"
+#include "image/image.h"
+
+/* runtime.v1.RuntimeService and runtime.v1.ImageService. */
+extern const struct berth_grpc_method berth_runtime_service[];
+extern const struct berth_grpc_method berth_image_service[];
+/* berth.admin.v1.Admin */
+extern const struct berth_grpc_method berth_admin_service[];
+/* Imports what lies in images.import_dir; each failure is logged. */
+void berth_import_dir(struct berth_daemon *d);
+
+#define BERTH_RUNTIME_NAME "berth"
+#define BERTH_KUBE_API_VERSION "0.1.0"
+#define BERTH_CRI_VERSION "v1"
+
+/* Maps of CRI are repeated entries of one form, each with a type of its own: their arrays may be
+ * given for one another. */
+struct berth_map_entry {
+	ProtobufCMessage base;
+	char *key, *value;
+};
+
+/* One entry in the call's arena; `descriptor` is that of the map's entry type. */
+struct berth_map_entry *berth_map_entry(struct berth_grpc_call *call,
+        const ProtobufCMessageDescriptor *descriptor, const char *key, const char *value);
+/* Are all of `want` among `have`? */
+bool berth_labels_match(void *const *have, size_t n_have, void *const *want, size_t n_want);
+
+#define HANDLER(name) \
+	void name(struct berth_grpc_call *call, const ProtobufCMessage *request, void *arg)
+
+HANDLER(berth_cri_version);
+HANDLER(berth_cri_status);
+HANDLER(berth_cri_runtime_config);
+HANDLER(berth_cri_update_runtime_config);
+HANDLER(berth_cri_run_pod_sandbox);
+HANDLER(berth_cri_stop_pod_sandbox);
+HANDLER(berth_cri_remove_pod_sandbox);
+HANDLER(berth_cri_pod_sandbox_status);
+HANDLER(berth_cri_list_pod_sandbox);
+HANDLER(berth_cri_create_container);
+HANDLER(berth_cri_start_container);
+HANDLER(berth_cri_stop_container);
+HANDLER(berth_cri_remove_container);
+HANDLER(berth_cri_list_containers);
+HANDLER(berth_cri_container_status);
+HANDLER(berth_cri_reopen_container_log);
+HANDLER(berth_cri_exec_sync);
+HANDLER(berth_cri_list_images);
+HANDLER(berth_cri_image_status);
+HANDLER(berth_cri_pull_image);
+HANDLER(berth_cri_remove_image);
+HANDLER(berth_cri_image_fs_info);
+
+/* ContainerStatus of a container, in the call's arena. */
+Runtime__V1__ContainerStatus *berth_cri_container_status_of(
+        struct berth_grpc_call *call, struct berth_container *c);
+
+#endif

@@ -1,0 +1,66 @@
+/* What the parts of berthd share. One per process; everything belongs to the loop unless it is
+ * said otherwise. */
+#ifndef BERTH_DAEMON_H
+#define BERTH_DAEMON_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config/config.h"
+#include "loop/pool.h"
+#include "plugin/host.h"
+#include "spec/spec.h"
+
+struct berth_pods;
+struct berth_containers;
+struct berth_images;
+struct berth_execs;
+
+struct berth_handler {
+	char *name;
+	struct berth_instance *instance;
+	char *info;       /* OCI runtime `features` as JSON, or NULL */
+	bool rro, userns; /* what of it CRI tells */
+};
+
+struct berth_daemon {
+	struct berth_loop *loop;
+	struct berth_config *config; /* [any], never changed while serving */
+	const char *helpers_dir;     /* [any] */
+	struct berth_plugin_host *plugins;
+	struct berth_pool *flows;       /* requests that block: one worker each while they run */
+	struct berth_instance *storage; /* [any] */
+	struct berth_instance *network; /* [any] NULL = host network alone */
+	struct berth_handler *handlers; /* [any] */
+	size_t n_handlers;
+	struct berth_spec_host host; /* [any] what this machine can do */
+
+	struct berth_pods *pods;
+	struct berth_containers *containers;
+	struct berth_images *images;
+	struct berth_execs *execs;
+
+	/* NetworkReady, as the plugin last said it. */
+	bool network_ready, network_asking, network_ask_again;
+	char *network_why;
+	struct berth_timer *network_timer;
+	struct berth_net_wait *network_waiters;
+	char *pod_cidr; /* UpdateRuntimeConfig */
+	bool draining;
+};
+
+/* "" is the default handler; NULL where there is none of that name. [any] */
+const struct berth_handler *berth_daemon_handler(const struct berth_daemon *d, const char *name);
+
+/* Paths below run and root: berth_path(d->config->run, "pods", id, NULL). Caller frees. [any] */
+char *berth_path(const char *first, ...) __attribute__((sentinel));
+
+/* Asks the network plugin for its status, now and whenever it says that something changed. */
+void berth_network_watch(struct berth_daemon *d);
+void berth_network_finish(struct berth_daemon *d);
+/* fn(ready, arg) once the network is ready, or at deadline_ns (0 = 2 minutes) with false; before
+ * the return where it is ready already. */
+void berth_network_wait(
+        struct berth_daemon *d, uint64_t deadline_ns, void (*fn)(bool ready, void *arg), void *arg);
+
+#endif

@@ -1,0 +1,83 @@
+/* Images: the store of records, and the pulls. [loop] unless said otherwise. */
+#ifndef BERTH_IMAGE_IMAGE_H
+#define BERTH_IMAGE_IMAGE_H
+
+#include <jansson.h>
+#include <uthash.h>
+
+#include "daemon.h"
+#include "image/ref.h"
+
+struct berth_image {
+	int refs;
+	char *id;               /* "sha256:..." of the configuration */
+	json_t *record;         /* as berth-pull made it (core/pull/protocol.h), never changed */
+	char **tags, **digests; /* normalised references */
+	uint64_t size;
+	bool pinned;
+	UT_hash_handle hh;
+};
+
+struct berth_images {
+	struct berth_image *by_id;
+	struct berth_layer *layers; /* committed ChainIDs that the storage driver has */
+	struct berth_pull *pulls;   /* under way */
+	unsigned int removals;      /* under way: no pull learns meanwhile which layers are there */
+};
+
+struct berth_image *berth_image_ref(struct berth_image *i);
+struct berth_image *berth_image_unref(struct berth_image *i);
+/* By id (with or without "sha256:", or a unique prefix of at least 4 digits), tag or digest
+ * reference. NULL without an error where there is none. INVALID_ARGUMENT for what is no reference.
+ */
+struct berth_image *berth_image_find(
+        struct berth_daemon *d, const char *name, struct berth_error **ret_err);
+/* ChainID of the top layer, NULL for an image without layers. */
+const char *berth_image_chain_id(const struct berth_image *i);
+
+/* [worker, before serving] Reads ROOT/images and the driver's layers; removes what is half made. */
+int berth_images_load(struct berth_daemon *d, struct berth_error **ret_err) BERTH_MUST_CHECK;
+void berth_images_free(struct berth_daemon *d);
+
+/* An import may bring several images; a pull one. They are borrowed. */
+typedef void (*berth_image_fn)(
+        struct berth_image *const *images, size_t n, const struct berth_error *err, void *arg);
+typedef void (*berth_pull_progress_fn)(
+        unsigned int layer, const char *digest, uint64_t done, uint64_t total, void *arg);
+
+struct berth_pull_request {
+	const char *ref;  /* as the client said it; for imports a reference to give, or NULL */
+	json_t *auth;     /* of the request (core/pull/protocol.h), or NULL; borrowed */
+	json_t *platform; /* or NULL: this machine's; borrowed */
+	int import_fd;    /* -1: a pull; else the file or directory, taken */
+};
+/* Pulls or joins the same pull. fn runs once, never inside this call. The returned handle takes
+ * part until fn ran or berth_pull_leave(): the last one to leave stops the pull. */
+struct berth_pull_part;
+struct berth_pull_part *berth_pull_join(struct berth_daemon *d, const struct berth_pull_request *r,
+        berth_pull_progress_fn progress, berth_image_fn fn, void *arg);
+void berth_pull_leave(struct berth_pull_part *p); /* fn does not run */
+
+/* Removes all tags of the image and its layers that no other image has. In use:
+ * FAILED_PRECONDITION. */
+void berth_image_remove(struct berth_image *i, struct berth_daemon *d,
+        void (*done)(const struct berth_error *err, void *arg), void *arg);
+
+/* for pull.c and store.c */
+bool berth_layer_known(const struct berth_images *s, const char *chain_id);
+void berth_layer_add(struct berth_images *s, const char *chain_id);
+void berth_layer_drop(struct berth_images *s, const char *chain_id);
+/* Does a pull under way count on the layer? And: the last removal is over. */
+bool berth_pull_wants(const struct berth_images *s, const char *chain_id);
+void berth_pulls_resume(struct berth_images *s);
+/* [worker] Writes the record with these names to the disk. */
+int berth_image_save(struct berth_daemon *d, const json_t *record, char *const *tags,
+        char *const *digests, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* Adds to the table, or gives new names to the one that is there. */
+struct berth_image *berth_image_store(
+        struct berth_daemon *d, json_t *record, char **tags, char **digests);
+/* Names of an image that a pull of `ref` gave: merged with what it had. */
+void berth_image_names(struct berth_daemon *d, const json_t *record, const struct berth_ref *ref,
+        char ***ret_tags, char ***ret_digests);
+
+#endif

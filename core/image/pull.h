@@ -1,0 +1,82 @@
+/* Inside of a pull, shared by pull.c (who takes part, the puller's process and packets) and
+ * layers.c (what is done to layers). [loop] */
+#ifndef BERTH_IMAGE_PULL_H
+#define BERTH_IMAGE_PULL_H
+
+#include "image/image.h"
+#include "loop/child.h"
+#include "pull/protocol.h"
+
+enum layer_state {
+	LAYER_WAITING,
+	LAYER_WANTED, /* asked for, its parent is not committed yet */
+	LAYER_OPENING,
+	LAYER_OPEN,     /* the puller writes into it */
+	LAYER_UNPACKED, /* waits for its parent */
+	LAYER_COMMITTING,
+	LAYER_COMMITTED,
+};
+
+struct pull_layer {
+	char *diff_id, *chain_id, *digest, *key;
+	uint64_t size;
+	enum layer_state state;
+	int fd; /* the clone that the puller has, for checks; -1 */
+	uint64_t mnt_id;
+	char *implied; /* paths, each NUL-terminated */
+	size_t implied_len, implied_n;
+	unsigned int jobs; /* that work on it */
+	bool prepared;     /* the driver has something under `key` */
+};
+
+struct berth_pull_part {
+	struct berth_pull_part *next;
+	struct berth_pull *pull;
+	berth_pull_progress_fn progress;
+	berth_image_fn fn;
+	void *arg;
+};
+
+struct berth_pull {
+	struct berth_pull *next;
+	struct berth_daemon *d;
+	char *key, tag[17];
+	struct berth_ref ref; /* of a pull; repository NULL for an import without a name */
+	bool import;
+	struct berth_pull_part *parts;
+
+	pid_t pid;
+	int pidfd, sock;
+	struct berth_child_watch *child;
+	struct berth_fdwatch *watch;
+	char *packet;
+
+	struct pull_layer *layers;
+	size_t n_layers;
+	bool have_asked, have_waits; /* `image` came; its answer waits for removals */
+	json_t *record;              /* came, waits for the layers */
+	struct berth_image **images;
+	size_t n_images;
+	unsigned int jobs; /* on workers */
+	bool ended;        /* the process has */
+	bool over;         /* the result is known; what is left is to clean up */
+	bool cleaning;
+	struct berth_error *err;
+};
+
+/* pull.c */
+void pull_fail(struct berth_pull *p, struct berth_error *err); /* takes err */
+void pull_send(struct berth_pull *p, json_t *packet, int fd);  /* takes packet */
+void pull_advance(struct berth_pull *p);
+
+/* layers.c */
+int pull_set_layers(struct berth_pull *p, const json_t *layers, struct berth_error **ret_err);
+void pull_free_layers(struct berth_pull *p);
+void pull_open(struct berth_pull *p, size_t n);
+void pull_opaque(struct berth_pull *p, size_t n, int fd); /* takes fd */
+void pull_layers_advance(struct berth_pull *p);
+bool pull_layers_done(const struct berth_pull *p);
+/* [worker] Removes what is not committed. */
+void pull_layers_undo(struct berth_pull *p);
+
+#endif

@@ -1,0 +1,454 @@
+/* The store of image records. Layers are the storage driver's; a record is written only once they
+ * are all committed. */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fault.h"
+#include "base/fd.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "container/container.h"
+#include "image/image.h"
+
+struct berth_layer {
+	char *chain_id;
+	UT_hash_handle hh;
+};
+
+bool berth_layer_known(const struct berth_images *s, const char *chain_id)
+{
+	struct berth_layer *l;
+	HASH_FIND_STR(s->layers, chain_id, l);
+	return l != NULL;
+}
+
+void berth_layer_add(struct berth_images *s, const char *chain_id)
+{
+	if (berth_layer_known(s, chain_id))
+		return;
+	struct berth_layer *l = berth_new(struct berth_layer);
+	l->chain_id = berth_strdup(chain_id);
+	HASH_ADD_KEYPTR(hh, s->layers, l->chain_id, strlen(l->chain_id), l);
+}
+
+void berth_layer_drop(struct berth_images *s, const char *chain_id)
+{
+	struct berth_layer *l;
+	HASH_FIND_STR(s->layers, chain_id, l);
+	if (l) {
+		HASH_DEL(s->layers, l);
+		free(l->chain_id);
+		free(l);
+	}
+}
+
+struct berth_image *berth_image_ref(struct berth_image *i)
+{
+	i->refs++;
+	return i;
+}
+
+struct berth_image *berth_image_unref(struct berth_image *i)
+{
+	if (!i || --i->refs > 0)
+		return NULL;
+	free(i->id);
+	json_decref(i->record);
+	berth_strv_free(i->tags);
+	berth_strv_free(i->digests);
+	free(i);
+	return NULL;
+}
+
+const char *berth_image_chain_id(const struct berth_image *i)
+{
+	json_t *layers = json_object_get(i->record, "layers");
+	size_t n = json_array_size(layers);
+	if (n == 0)
+		return NULL;
+	return json_string_value(json_object_get(json_array_get(layers, n - 1), "chain_id"));
+}
+
+/* ---- lookup ---- */
+
+static bool has(char *const *v, const char *s)
+{
+	for (; v && *v; v++) {
+		if (strcmp(*v, s) == 0)
+			return true;
+	}
+	return false;
+}
+
+static struct berth_image *by_id_prefix(
+        struct berth_images *s, const char *hex, struct berth_error **ret_err)
+{
+	struct berth_image *found = NULL, *i, *tmp;
+	size_t n = strlen(hex);
+
+	HASH_ITER (hh, s->by_id, i, tmp) {
+		if (strncmp(i->id + strlen("sha256:"), hex, n) != 0)
+			continue;
+		if (found) {
+			berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+			        "image id prefix \"%s\" is ambiguous", hex);
+			return NULL;
+		}
+		found = i;
+	}
+	return found;
+}
+
+struct berth_image *berth_image_find(
+        struct berth_daemon *d, const char *name, struct berth_error **ret_err)
+{
+	struct berth_images *s = d->images;
+	const char *hex = strncmp(name, "sha256:", 7) == 0 ? name + 7 : name;
+	size_t n = strlen(hex);
+
+	if (n >= 4 && n <= 64 && strspn(hex, "0123456789abcdef") == n) {
+		struct berth_image *i = by_id_prefix(s, hex, ret_err);
+		if (i || *ret_err || hex != name)
+			return i;
+	}
+	struct berth_ref ref = {0};
+	if (berth_ref_parse(name, &ref, ret_err) < 0)
+		return NULL;
+	_cleanup_free_ char *full = berth_ref_name(&ref);
+	bool digest = ref.digest != NULL;
+	berth_ref_finish(&ref);
+	struct berth_image *i, *tmp;
+	HASH_ITER (hh, s->by_id, i, tmp) {
+		if (has(digest ? i->digests : i->tags, full))
+			return i;
+	}
+	return NULL;
+}
+
+/* ---- disk ---- */
+
+static char *image_dir(struct berth_daemon *d, const char *id)
+{
+	const char *hex = strchr(id, ':');
+	return berth_path(d->config->root, "images", hex ? hex + 1 : id, NULL);
+}
+
+static json_t *strv_json(char *const *v)
+{
+	json_t *a = json_array();
+	for (; v && *v; v++)
+		json_array_append_new(a, json_string(*v));
+	return a;
+}
+
+static char **strv_of(const json_t *a)
+{
+	char **v = NULL;
+	size_t i;
+	json_t *s;
+	json_array_foreach (a, i, s) {
+		if (json_is_string(s))
+			v = berth_strv_append(v, json_string_value(s));
+	}
+	return v;
+}
+
+int berth_image_save(struct berth_daemon *d, const json_t *record, char *const *tags,
+        char *const *digests, struct berth_error **ret_err)
+{
+	const char *id = json_string_value(json_object_get(record, "id"));
+	_cleanup_free_ char *dir = image_dir(d, id);
+	_cleanup_free_ char *path = berth_path(dir, "image.json", NULL);
+	_cleanup_free_ char *images = berth_path(d->config->root, "images", NULL);
+	json_t *j = json_pack("{s:i, s:O, s:o, s:o}", "v", 1, "record", (json_t *)record, "tags",
+	        strv_json(tags), "digests", strv_json(digests));
+	_cleanup_free_ char *text = json_dumps(j, JSON_COMPACT);
+
+	json_decref(j);
+	if (!text)
+		return berth_error_set(
+		        ret_err, BERTH_INTERNAL, "image %s: its record is not UTF-8", id);
+	int r = berth_mkdir_p(dir, 0700);
+	berth_fault("image-record-before");
+	if (r == 0)
+		r = berth_write_file_atomic(AT_FDCWD, path, text, strlen(text), 0600, true);
+	if (r == 0)
+		r = berth_fsync_dir(images);
+	berth_fault("image-record-after");
+	return r < 0 ? berth_error_errno(ret_err, r, "image %s: %s", id, path) : 0;
+}
+
+struct berth_image *berth_image_store(
+        struct berth_daemon *d, json_t *record, char **tags, char **digests)
+{
+	struct berth_images *s = d->images;
+	const char *id = json_string_value(json_object_get(record, "id"));
+	struct berth_image *i, *other, *tmp;
+
+	/* A tag names one image: the others lose it. */
+	HASH_ITER (hh, s->by_id, other, tmp) {
+		if (strcmp(other->id, id) == 0)
+			continue;
+		char **left = NULL;
+		for (char **t = other->tags; t && *t; t++) {
+			if (!has(tags, *t))
+				left = berth_strv_append(left, *t);
+		}
+		berth_strv_free(other->tags);
+		other->tags = left;
+	}
+	HASH_FIND_STR(s->by_id, id, i);
+	if (!i) {
+		i = berth_new(struct berth_image);
+		i->refs = 1;
+		i->id = berth_strdup(id);
+		i->record = json_incref(record);
+		i->size = (uint64_t)json_integer_value(json_object_get(record, "size"));
+		HASH_ADD_KEYPTR(hh, s->by_id, i->id, strlen(i->id), i);
+	}
+	berth_strv_free(i->tags);
+	berth_strv_free(i->digests);
+	i->tags = tags;
+	i->digests = digests;
+	return i;
+}
+
+static void add_name(char ***v, char *name)
+{
+	if (name && !has(*v, name))
+		*v = berth_strv_append(*v, name);
+	free(name);
+}
+
+void berth_image_names(struct berth_daemon *d, const json_t *record, const struct berth_ref *ref,
+        char ***ret_tags, char ***ret_digests)
+{
+	const char *id = json_string_value(json_object_get(record, "id"));
+	const char *digest = json_string_value(json_object_get(record, "index_digest"));
+	struct berth_image *have;
+
+	if (!digest)
+		digest = json_string_value(json_object_get(record, "digest"));
+	HASH_FIND_STR(d->images->by_id, id, have);
+	*ret_tags = berth_strv_copy(have ? have->tags : NULL);
+	*ret_digests = berth_strv_copy(have ? have->digests : NULL);
+	if (!ref || !ref->repository)
+		return;
+	if (ref->tag)
+		add_name(ret_tags, berth_asprintf("%s:%s", ref->repository, ref->tag));
+	if (ref->digest)
+		add_name(ret_digests, berth_asprintf("%s@%s", ref->repository, ref->digest));
+	if (digest && !ref->digest)
+		add_name(ret_digests, berth_asprintf("%s@%s", ref->repository, digest));
+}
+
+/* ---- start-up ---- */
+
+static int load_layers(struct berth_daemon *d, struct berth_error **ret_err)
+{
+	struct berth_snap_list list = {.size = sizeof(list)};
+	_cleanup_(berth_call_freep) struct berth_call *c =
+	        berth_call_new(d->storage, BERTH_OP_STORAGE_LIST, NULL);
+	if (berth_call_run(c, NULL, &list, ret_err) < 0)
+		return berth_error_wrap(ret_err, "layers");
+	for (uint32_t i = 0; i < list.n; i++) {
+		if (list.snaps[i]->kind == BERTH_SNAP_COMMITTED)
+			berth_layer_add(d->images, list.snaps[i]->key);
+	}
+	return 0;
+}
+
+static bool record_complete(struct berth_daemon *d, json_t *record)
+{
+	size_t i;
+	json_t *l;
+	if (!json_is_string(json_object_get(record, "id")))
+		return false;
+	json_array_foreach (json_object_get(record, "layers"), i, l) {
+		const char *chain = json_string_value(json_object_get(l, "chain_id"));
+		if (!chain || !berth_layer_known(d->images, chain))
+			return false;
+	}
+	return true;
+}
+
+static void load_one(struct berth_daemon *d, const char *dir)
+{
+	_cleanup_free_ char *path = berth_path(dir, "image.json", NULL);
+	_cleanup_free_ char *text = NULL;
+	int r = berth_read_file(AT_FDCWD, path, BERTH_LIMIT_STATE_FILE, &text, NULL);
+	json_t *j = r == 0 ? json_loads(text, 0, NULL) : NULL;
+	json_t *record = json_object_get(j, "record");
+
+	if (!record_complete(d, record)) {
+		berth_log_warn("an incomplete image is removed", "dir", dir);
+		(void)!berth_rm_tree(AT_FDCWD, dir);
+	} else {
+		berth_image_store(d, record, strv_of(json_object_get(j, "tags")),
+		        strv_of(json_object_get(j, "digests")));
+	}
+	json_decref(j);
+}
+
+int berth_images_load(struct berth_daemon *d, struct berth_error **ret_err)
+{
+	_cleanup_free_ char *images = berth_path(d->config->root, "images", NULL);
+	int r = berth_mkdir_p(images, 0700);
+	if (r < 0)
+		return berth_error_errno(ret_err, r, "%s", images);
+	if (load_layers(d, ret_err) < 0)
+		return -1;
+	DIR *dir = opendir(images);
+	if (!dir)
+		return berth_error_errno(ret_err, errno, "%s", images);
+	for (struct dirent *e; (e = readdir(dir));) {
+		if (e->d_name[0] == '.')
+			continue;
+		_cleanup_free_ char *path = berth_path(images, e->d_name, NULL);
+		load_one(d, path);
+	}
+	closedir(dir);
+	return 0;
+}
+
+void berth_images_free(struct berth_daemon *d)
+{
+	struct berth_image *i, *tmp;
+	struct berth_layer *l, *ltmp;
+	HASH_ITER (hh, d->images->by_id, i, tmp) {
+		HASH_DEL(d->images->by_id, i);
+		berth_image_unref(i);
+	}
+	HASH_ITER (hh, d->images->layers, l, ltmp) {
+		HASH_DEL(d->images->layers, l);
+		free(l->chain_id);
+		free(l);
+	}
+}
+
+/* ---- removal ---- */
+
+struct removal {
+	struct berth_daemon *d;
+	struct berth_image *image;
+	char **layers; /* ChainIDs to remove, top first */
+	size_t removed;
+	struct berth_error *err;
+	void (*done)(const struct berth_error *err, void *arg);
+	void *arg;
+};
+
+static bool layer_used(struct berth_daemon *d, const struct berth_image *but, const char *chain)
+{
+	struct berth_image *i, *tmp;
+	HASH_ITER (hh, d->images->by_id, i, tmp) {
+		size_t n;
+		json_t *l;
+		if (i == but)
+			continue;
+		json_array_foreach (json_object_get(i->record, "layers"), n, l) {
+			if (strcmp(json_string_value(json_object_get(l, "chain_id")), chain) == 0)
+				return true;
+		}
+	}
+	return false;
+}
+
+static void removal_work(void *arg)
+{
+	struct removal *r = arg;
+	_cleanup_free_ char *dir = image_dir(r->d, r->image->id);
+
+	/* The record goes first: without it the layers are nobody's, and the next start removes
+	 * them. */
+	int e = berth_rm_tree(AT_FDCWD, dir);
+	if (e < 0) {
+		berth_error_errno(&r->err, e, "image %s: %s", r->image->id, dir);
+		return;
+	}
+	berth_fault("image-remove-after");
+	for (char **l = r->layers; l && *l; l++) {
+		struct berth_snap_args args = {.size = sizeof(args), .key = *l};
+		struct berth_error *err = NULL;
+		_cleanup_(berth_call_freep) struct berth_call *c =
+		        berth_call_new(r->d->storage, BERTH_OP_STORAGE_REMOVE, *l);
+		if (berth_call_run(c, &args, NULL, &err) < 0) {
+			/* A pull that runs may have put a layer on it meanwhile; it stays for that.
+			 */
+			berth_log_warn("a layer stays", "layer", *l, "error", err->msg);
+			berth_error_free(err);
+			break;
+		}
+		r->removed++;
+	}
+}
+
+static void removal_done(void *arg)
+{
+	struct removal *r = arg;
+	struct berth_daemon *d = r->d;
+
+	if (r->err) { /* it is still there: give it its place back */
+		HASH_ADD_KEYPTR(hh, d->images->by_id, r->image->id, strlen(r->image->id), r->image);
+		berth_image_ref(r->image);
+	}
+	for (size_t i = r->removed; r->layers && r->layers[i]; i++)
+		berth_layer_add(d->images, r->layers[i]);
+	if (!r->err)
+		berth_log_info("image removed", "image", r->image->id);
+	r->done(r->err, r->arg);
+	berth_image_unref(r->image);
+	berth_strv_free(r->layers);
+	berth_error_free(r->err);
+	free(r);
+	if (--d->images->removals == 0)
+		berth_pulls_resume(d->images);
+}
+
+void berth_image_remove(struct berth_image *i, struct berth_daemon *d,
+        void (*done)(const struct berth_error *err, void *arg), void *arg)
+{
+	struct berth_error *err = NULL;
+	struct berth_container *c, *tmp;
+
+	HASH_ITER (hh, d->containers->by_id, c, tmp) {
+		if (!c->image_id || strcmp(c->image_id, i->id) != 0)
+			continue;
+		berth_error_set(&err, BERTH_FAILED_PRECONDITION, "image %s is used by container %s",
+		        i->id, c->id);
+		break;
+	}
+	if (err) {
+		done(err, arg);
+		berth_error_free(err);
+		return;
+	}
+	struct removal *r = berth_new(struct removal);
+	r->d = d;
+	r->image = berth_image_ref(i);
+	r->done = done;
+	r->arg = arg;
+	json_t *layers = json_object_get(i->record, "layers");
+	for (size_t n = json_array_size(layers); n > 0; n--) {
+		const char *chain = json_string_value(
+		        json_object_get(json_array_get(layers, n - 1), "chain_id"));
+		if (layer_used(d, i, chain) || berth_pull_wants(d->images, chain))
+			break; /* what lies below is used by the same one */
+		r->layers = berth_strv_append(r->layers, chain);
+		/* A pull that begins now must bring it itself. */
+		berth_layer_drop(d->images, chain);
+	}
+	HASH_DEL(d->images->by_id, i);
+	berth_image_unref(i);
+	d->images->removals++;
+	if (berth_work(d->flows, d->loop, removal_work, removal_done, r) < 0) {
+		berth_error_set(&r->err, BERTH_RESOURCE_EXHAUSTED,
+		        "image %s: too many requests are under way", r->image->id);
+		removal_done(r);
+	}
+}
