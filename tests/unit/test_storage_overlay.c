@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,6 +14,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -481,6 +483,67 @@ static void usage_counts_what_is_in_the_layer(void **s)
 	assert_true(i.created_ns > 1500000000ull * 1000000000ull);
 }
 
+/* For ever: a chain of layers comes, a container on it, and all goes again. */
+static void churn(void)
+{
+	for (;;) {
+		make_layer("sha256:a", NULL, "f", "whole");
+		make_layer("sha256:b", "sha256:a", "f", "whole");
+		_cleanup_op_ struct berth_op *op = testop_new(h);
+		struct berth_mounts_result r = {.size = sizeof(r)};
+		struct berth_snap_args a = args("c", "sha256:b", NULL);
+		OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+		remove_snap("c");
+		remove_snap("sha256:b");
+		remove_snap("sha256:a");
+	}
+}
+
+static void clear_all(void)
+{
+	static const char *const order[] = {
+	        "c", "pull sha256:b", "pull sha256:a", "sha256:b", "sha256:a"};
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(order); i++)
+		remove_snap(order[i]);
+}
+
+static void killed_at_any_instant_it_comes_up_whole(void **s)
+{
+	NEED_ROOT();
+	unsigned int seed = 20261124;
+
+	for (int round = 0; round < 60; round++) {
+		pid_t pid = fork();
+		assert_true(pid >= 0);
+		if (pid == 0)
+			churn();
+		usleep(rand_r(&seed) % 8000);
+		assert_int_equal(kill(pid, SIGKILL), 0);
+		int status;
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+			fail_msg("the churn ended with %x", (unsigned int)status);
+
+		restart();
+		assert_string_equal(testhost_logged(h), "");
+		_cleanup_op_ struct berth_op *op = testop_new(h);
+		struct berth_snap_list l = {.size = sizeof(l)};
+		OK(op, ops()->list(op, testhost_self(h), &l));
+		for (uint32_t i = 0; i < l.n; i++) {
+			if (l.snaps[i]->kind != BERTH_SNAP_COMMITTED)
+				continue;
+			_cleanup_free_ char *fs = berth_asprintf(
+			        "%s/layers/sha256%%3A%s/fs", state, l.snaps[i]->key + 7);
+			assert_in(fs, "f", "whole");
+		}
+		OK(op, ops()->cleanup(op, testhost_self(h)));
+		assert_int_equal(entries("new") + entries("trash"), 0);
+		assert_int_equal(entries("active") + entries("layers"), l.n);
+		clear_all();
+		assert_int_equal(entries("active") + entries("layers") + entries("trash"), 0);
+	}
+}
+
 /* A container may nest directories deeper than any stack. */
 static void a_deep_tree_is_removed(void **s)
 {
@@ -569,6 +632,7 @@ int main(void)
 	        T(what_a_crash_leaves_is_cleaned_up),
 	        T(a_volatile_upper_is_trusted_within_one_boot),
 	        T(usage_counts_what_is_in_the_layer),
+	        T(killed_at_any_instant_it_comes_up_whole),
 	        T(a_deep_tree_is_removed),
 	        T(a_mount_left_inside_is_not_emptied),
 	        T(an_unfit_file_system_is_refused_with_the_reason),
