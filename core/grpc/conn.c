@@ -9,6 +9,8 @@
 #include "base/log.h"
 #include "grpc/internal.h"
 
+/* How often one flush asks handlers for more before other connections have their turn. */
+#define ROUNDS_MAX 16
 /* Frames that wait in nghttp2 while the socket takes nothing; then no more is read. */
 #define FRAMES_WAITING_MAX 64
 
@@ -101,6 +103,14 @@ static void conn_closed(uv_handle_t *h)
 	grpc_server_unref(s);
 }
 
+static void forget_dirty(struct grpc_conn **list, const struct grpc_conn *c)
+{
+	while (*list && *list != c)
+		list = &(*list)->dirty_next;
+	if (*list)
+		*list = c->dirty_next;
+}
+
 void grpc_conn_close(struct grpc_conn *c)
 {
 	struct berth_grpc_server *s = c->server;
@@ -109,8 +119,10 @@ void grpc_conn_close(struct grpc_conn *c)
 	c->closing = true;
 	DL_DELETE(s->conns, c);
 	s->n_conns--;
-	if (c->is_dirty)
-		LL_DELETE2(s->dirty, c, dirty_next);
+	if (c->is_dirty) {
+		forget_dirty(&s->dirty, c);
+		forget_dirty(&s->flushing, c);
+	}
 	c->preface = berth_timer_free(c->preface);
 	while (c->calls)
 		grpc_call_detach(c->calls);
@@ -242,7 +254,11 @@ static bool run_writable(struct grpc_conn *c)
 void grpc_conn_flush(struct grpc_conn *c)
 {
 	bool again = true;
-	while (again && !c->closing) {
+	for (int round = 0; again && !c->closing; round++) {
+		if (round == ROUNDS_MAX) {
+			grpc_conn_dirty(c);
+			break;
+		}
 		again = dispatch_ready(c);
 		int r = c->writes > 0 ? 0 : send_frames(c);
 		if (r < 0) {

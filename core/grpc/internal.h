@@ -40,10 +40,12 @@ struct berth_grpc_server {
 	struct grpc_listener *listeners;
 	nghttp2_session_callbacks *callbacks;
 	nghttp2_option *option;
-	struct grpc_conn *conns, *dirty;
+	struct grpc_conn *conns;
+	struct grpc_conn *dirty, *flushing; /* by dirty_next: for the next turn, and in this one */
 	size_t n_conns, n_calls;
 	size_t body_bytes; /* memory of request bodies */
 	uv_prepare_t prepare;
+	uv_idle_t idle;
 	bool draining;
 	struct berth_timer *grace;
 	berth_fn drained;

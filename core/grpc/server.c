@@ -39,17 +39,28 @@ void grpc_server_unref(struct berth_grpc_server *s)
 	free(s);
 }
 
+static void poll_no_longer(uv_idle_t *idle)
+{
+	(void)idle; /* that it is active keeps the loop from sleeping */
+}
+
+/* What becomes dirty meanwhile waits for the next turn of the loop, so that no connection keeps the
+ * others from theirs. */
 static void flush_dirty(uv_prepare_t *prepare)
 {
 	struct berth_grpc_server *s = prepare->data;
-	struct grpc_conn *c = s->dirty;
+	s->flushing = s->dirty;
 	s->dirty = NULL;
-	while (c) {
-		struct grpc_conn *next = c->dirty_next;
+	while (s->flushing) {
+		struct grpc_conn *c = s->flushing;
+		s->flushing = c->dirty_next;
 		c->is_dirty = false;
 		grpc_conn_flush(c);
-		c = next;
 	}
+	if (s->dirty)
+		uv_idle_start(&s->idle, poll_no_longer);
+	else
+		uv_idle_stop(&s->idle);
 }
 
 struct berth_grpc_server *berth_grpc_server_new(
@@ -76,6 +87,8 @@ struct berth_grpc_server *berth_grpc_server_new(
 	s->prepare.data = s;
 	uv_prepare_start(&s->prepare, flush_dirty);
 	uv_unref((uv_handle_t *)&s->prepare);
+	uv_idle_init(berth_loop_uv(l), &s->idle);
+	s->idle.data = s;
 	return s;
 }
 
@@ -308,7 +321,7 @@ void berth_grpc_server_drain(
 	grpc_server_conn_gone(s);
 }
 
-static void prepare_closed(uv_handle_t *h)
+static void handle_closed(uv_handle_t *h)
 {
 	grpc_server_unref(h->data);
 }
@@ -322,7 +335,9 @@ struct berth_grpc_server *berth_grpc_server_free(struct berth_grpc_server *s)
 	s->grace = berth_timer_free(s->grace);
 	stop_listening(s);
 	close_connections(s);
-	uv_close((uv_handle_t *)&s->prepare, prepare_closed);
+	grpc_server_ref(s); /* one for each handle */
+	uv_close((uv_handle_t *)&s->prepare, handle_closed);
+	uv_close((uv_handle_t *)&s->idle, handle_closed);
 	return NULL;
 }
 
