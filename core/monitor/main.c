@@ -282,10 +282,8 @@ static bool turn(struct mon *m, int64_t wait_ns)
 	set_poll(&p[P_IN], m->in.tty && !m->in.len ? -1 : m->in.fd, m->in.len ? POLLOUT : 0);
 	set_poll(&p[P_ATTACH], m->attach_fd, POLLIN);
 	set_poll(&p[P_CTL], m->ctl_fd, POLLIN);
-	set_poll(&p[P_OOM],
-	        m->oom.seen ? -1
-	        : m->oom.v2 ? m->oom.counter_fd
-	                    : m->oom.event_fd,
+	int oom_fd = m->oom.v2 ? m->oom.counter_fd : m->oom.event_fd;
+	set_poll(&p[P_OOM], m->oom.seen || m->oom.counter_fd < 0 ? -1 : oom_fd,
 	        m->oom.v2 ? POLLPRI : POLLIN);
 	for (int i = 0; i < BERTH_MON_CTL_CLIENTS; i++)
 		set_poll(&p[P_CTLS + i], m->ctl_clients[i], POLLIN);

@@ -117,7 +117,11 @@ bool mon_oom_check(struct mon *m)
 {
 	struct mon_oom *o = &m->oom;
 	uint64_t now;
-	if (o->counter_fd >= 0 && !o->seen && read_counter(o, &now) == 0 && now > o->base)
-		o->seen = true;
+	if (o->counter_fd >= 0 && !o->seen) {
+		if (read_counter(o, &now) < 0)
+			mon_close(&o->counter_fd); /* gone: it would be "ready" for ever */
+		else
+			o->seen = now > o->base;
+	}
 	return o->seen;
 }

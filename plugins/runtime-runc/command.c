@@ -30,6 +30,7 @@ char *runc_file(struct berth_op *op, const struct runc *r, const char *id, enum 
 {
 	static const char *const names[] = {[RUNC_DIR] = "",
 	        [RUNC_BUNDLE] = "/bundle",
+	        [RUNC_STARTED] = "/started",
 	        [RUNC_PAUSED] = "/paused",
 	        [RUNC_LOG] = "/log"};
 	return runc_printf(op, r, "%s/ctr/%s%s", r->h->run_dir, id, names[f]);

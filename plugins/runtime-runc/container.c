@@ -26,6 +26,7 @@ static bool exists(const char *path)
 static void remove_files(struct berth_op *op, const struct runc *r, const char *id)
 {
 	(void)unlink(runc_file(op, r, id, RUNC_BUNDLE));
+	(void)unlink(runc_file(op, r, id, RUNC_STARTED));
 	(void)unlink(runc_file(op, r, id, RUNC_PAUSED));
 	(void)unlink(runc_file(op, r, id, RUNC_LOG));
 	(void)rmdir(runc_file(op, r, id, RUNC_DIR));
@@ -102,20 +103,46 @@ berth_status runc_start(struct berth_op *op, void *self, const struct berth_ctr_
 	const struct runc *r = self;
 	const char *words[] = {"start", a->id, NULL};
 	berth_status st = runc_check_id(op, r, a->id);
-	return st == BERTH_OK ? runc_command(op, r, "start", a->id, words, NULL) : st;
+	if (st == BERTH_OK)
+		st = runc_command(op, r, "start", a->id, words, NULL);
+	if (st == BERTH_OK) {
+		/* Its time is when. */
+		int fd = open(runc_file(op, r, a->id, RUNC_STARTED),
+		        O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+		if (fd >= 0)
+			close(fd);
+	}
+	return st;
+}
+
+static uint64_t changed_ns(const char *path)
+{
+	struct stat s;
+	if (lstat(path, &s) < 0)
+		return 0;
+	return (uint64_t)s.st_mtim.tv_sec * 1000000000u + (uint64_t)s.st_mtim.tv_nsec;
 }
 
 static berth_status read_state(struct berth_op *op, const struct runc *r, const char *id,
         const char *bundle, struct berth_ctr_state *res)
 {
 	berth_status st = r->mon->state(op, r->h, id, bundle, res);
-	if (st != BERTH_OK || res->status != BERTH_ST_RUNNING)
+	uint64_t started = 0;
+	if (st != BERTH_OK)
 		return st;
+	if (BERTH_HAS(struct berth_ctr_state, res, started_ns))
+		started = res->started_ns = changed_ns(runc_file(op, r, id, RUNC_STARTED));
+	if (res->status != BERTH_ST_RUNNING)
+		return BERTH_OK;
 	/* The init of runc and crun waits on this until `start`. */
 	if (exists(runc_printf(op, r, "%s/%s/exec.fifo", r->root, id)))
 		res->status = BERTH_ST_CREATED;
 	else if (exists(runc_file(op, r, id, RUNC_PAUSED)))
 		res->status = BERTH_ST_PAUSED;
+	/* A host that died right after the runtime's start: when its FIFO went is when that was. */
+	if (res->status != BERTH_ST_CREATED && !started &&
+	        BERTH_HAS(struct berth_ctr_state, res, started_ns))
+		res->started_ns = changed_ns(runc_state_dir(op, r, id));
 	return BERTH_OK;
 }
 

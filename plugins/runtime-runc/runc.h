@@ -19,7 +19,7 @@ struct runc {
 };
 
 /* Where a container's small files lie: RUN/ctr/ID. */
-enum runc_file { RUNC_DIR, RUNC_BUNDLE, RUNC_PAUSED, RUNC_LOG };
+enum runc_file { RUNC_DIR, RUNC_BUNDLE, RUNC_STARTED, RUNC_PAUSED, RUNC_LOG };
 /* From the op's arena. */
 char *runc_file(struct berth_op *op, const struct runc *r, const char *id, enum runc_file f);
 char *runc_state_dir(struct berth_op *op, const struct runc *r, const char *id);

@@ -11,6 +11,7 @@
 #include <sys/resource.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 #include <cmocka.h>
@@ -236,6 +237,96 @@ static void an_unknown_exit_is_never_zero(void **state)
 	}
 }
 
+/* A grandchild: its parent reaps it when told to, or never. */
+struct family {
+	pid_t parent, child;
+	int go, pidfd;
+	uint64_t start;
+};
+
+static struct family raise_family(int code, bool reaps)
+{
+	struct family f;
+	int report[2], go[2];
+	assert_int_equal(pipe(report), 0);
+	assert_int_equal(pipe(go), 0);
+	f.parent = fork();
+	if (f.parent == 0) {
+		char c;
+		pid_t child = fork();
+		if (child == 0) {
+			close(go[1]);
+			_exit(read(go[0], &c, 1) == 1 ? code : 99);
+		}
+		close(go[1]);
+		if (write(report[1], &child, sizeof(child)) < 0)
+			_exit(1);
+		if (reaps)
+			waitpid(child, NULL, 0);
+		pause();
+		_exit(0);
+	}
+	assert_int_equal(read(report[0], &f.child, sizeof(f.child)), sizeof(f.child));
+	close(report[0]);
+	close(report[1]);
+	close(go[0]);
+	f.go = go[1];
+	assert_int_equal(berth_pid_start_time(f.child, &f.start), 0);
+	f.pidfd = berth_mon_open_process(f.child, f.start);
+	assert_true(f.pidfd >= 0);
+	assert_int_equal(berth_mon_open_process(f.child, f.start + 1), -ESRCH);
+	return f;
+}
+
+static void end_family(struct family *f)
+{
+	kill(f->parent, SIGKILL);
+	waitpid(f->parent, NULL, 0);
+	close(f->pidfd);
+}
+
+static void the_second_witness_knows_the_code(void **state)
+{
+	int status = 0;
+	(void)state;
+	/* A zombie that nobody reaps. */
+	struct family f = raise_family(17, false);
+	assert_false(berth_mon_pidfd_ended(f.pidfd));
+	assert_int_equal(write(f.go, "x", 1), 1);
+	for (int i = 0; i < 5000 && !berth_mon_pidfd_ended(f.pidfd); i++)
+		usleep(1000);
+	assert_int_equal(berth_mon_exit_status(f.child, f.start, f.pidfd, &status), 0);
+	assert_int_equal(status, 17 << 8);
+	assert_int_equal(berth_mon_open_process(f.child, f.start), -ESRCH);
+	close(f.go);
+	end_family(&f);
+	/* One that its parent has reaped: new kernels still know, old ones say that they do not. */
+	f = raise_family(18, true);
+	assert_int_equal(write(f.go, "x", 1), 1);
+	while (kill(f.child, 0) == 0)
+		usleep(1000);
+	int r = berth_mon_exit_status(f.child, f.start, f.pidfd, &status);
+	if (r == 0)
+		assert_int_equal(status, 18 << 8);
+	else
+		assert_int_equal(r, -ENODATA);
+	close(f.go);
+	end_family(&f);
+	/* And our own child. */
+	pid_t pid = fork();
+	if (pid == 0) {
+		raise(SIGKILL);
+		_exit(0);
+	}
+	int fd = berth_pidfd_open(pid);
+	while (!berth_mon_pidfd_ended(fd))
+		usleep(1000);
+	assert_int_equal(berth_mon_exit_status(pid, 0, fd, &status), 0);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	close(fd);
+}
+
 static void directories_of_bundles(void **state)
 {
 	static const char *const cases[][2] = {{"/run/c/bundle", "/run/c"},
@@ -261,6 +352,7 @@ int main(void)
 	        cmocka_unit_test_setup_teardown(stamps_agree_with_libc, setup, teardown),
 	        cmocka_unit_test(records_are_read_strictly),
 	        cmocka_unit_test(an_unknown_exit_is_never_zero),
+	        cmocka_unit_test(the_second_witness_knows_the_code),
 	        cmocka_unit_test(directories_of_bundles),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,12 +10,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
 #include "base/fd.h"
 #include "base/log.h"
 #include "loop/child.h"
+#include "loop/pool.h"
 #include "monitor/host.h"
 #include "plugin/host.h"
 #include "runc_bundle.h"
@@ -149,6 +151,8 @@ static void must(struct env *e, enum berth_opcode op, struct berth_ctr_args a)
 		fail_msg("%s", err->msg);
 }
 
+static uint64_t started_ns;
+
 static uint32_t status(struct env *e, struct berth_exit *ret_exit)
 {
 	struct berth_error *err = NULL;
@@ -161,7 +165,19 @@ static uint32_t status(struct env *e, struct berth_exit *ret_exit)
 	}
 	if (ret_exit)
 		*ret_exit = s.exit;
+	started_ns = s.started_ns;
 	return s.status;
+}
+
+static bool busy(struct env *e)
+{
+	struct berth_error *err = NULL;
+	struct berth_monitor_state st = {0};
+	siginfo_t si = {0};
+	if (berth_monitor_state("c1", e->ctr, &st, &err) < 0)
+		berth_error_free(err);
+	return st.monitor_pid ||
+	       (waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT) == 0 && si.si_pid);
 }
 
 static int teardown(void **state)
@@ -171,10 +187,15 @@ static int teardown(void **state)
 	struct berth_ctr_args a = {0};
 	if (call(e, BERTH_OP_RUNTIME_REMOVE, &a, NULL, &err) < 0)
 		fail_msg("%s", err->msg);
-	berth_plugin_host_free(e->host);
+	/* Nobody reaps a monitor whose end comes after that; the next test has the same process. */
+	for (int i = 0; i < 5000 && busy(e); i++) {
+		uv_run(berth_loop_uv(e->loop), UV_RUN_NOWAIT);
+		usleep(1000);
+	}
 	berth_monitor_finish();
+	uv_run(berth_loop_uv(e->loop), UV_RUN_NOWAIT); /* what was posted refers to the instance */
+	berth_plugin_host_free(e->host);
 	berth_child_finish();
-	uv_run(berth_loop_uv(e->loop), UV_RUN_NOWAIT);
 	berth_loop_free(e->loop);
 	assert_int_equal(berth_rm_tree(AT_FDCWD, e->dir), 0);
 	free(e);
@@ -218,9 +239,17 @@ static void a_container_lives_and_ends(void **state)
 	create(e, "[\"sh\",\"-c\",\"echo out; echo err >&2; trap 'exit 7' TERM; while :; do sleep "
 	          "0.05; done\"]");
 	assert_int_equal(status(e, NULL), BERTH_ST_CREATED);
+	assert_int_equal(started_ns, 0);
 	assert_int_equal(entries_of_state(e), 1);
 	must(e, BERTH_OP_RUNTIME_START, (struct berth_ctr_args){0});
 	assert_int_equal(status(e, NULL), BERTH_ST_RUNNING);
+	assert_true(berth_realtime_ns() - started_ns < 10000000000ull);
+	/* The same when nobody could note the start. */
+	char marker[160];
+	snprintf(marker, sizeof(marker), "%s/plugins/runc/ctr/c1/started", e->dir);
+	assert_int_equal(unlink(marker), 0);
+	assert_int_equal(status(e, NULL), BERTH_ST_RUNNING);
+	assert_true(berth_realtime_ns() - started_ns < 10000000000ull);
 	must(e, BERTH_OP_RUNTIME_PAUSE, (struct berth_ctr_args){0});
 	assert_int_equal(status(e, NULL), BERTH_ST_PAUSED);
 	must(e, BERTH_OP_RUNTIME_RESUME, (struct berth_ctr_args){0});
@@ -402,6 +431,60 @@ static void a_hanging_create_is_cancelled(void **state)
 	assert_int_equal(lstat(path, &st), -1);
 }
 
+static void abort_it(void *arg)
+{
+	struct env *e = arg;
+	char path[160];
+	struct stat st;
+	snprintf(path, sizeof(path), "%s/hang.pid", e->dir);
+	for (int i = 0; i < 5000 && (lstat(path, &st) < 0 || st.st_size == 0); i++)
+		usleep(1000);
+	berth_monitor_abort(e->ctr);
+}
+
+static void a_create_of_a_dead_daemon_is_aborted(void **state)
+{
+	struct env *e = *state;
+	struct berth_error *err = NULL;
+	char script[128], pid_file[128], path[160];
+	snprintf(script, sizeof(script), "%s/hang", e->dir);
+	static const char text[] = "#!/bin/sh\necho $$ >\"$0.pid\"; sleep 1000\n";
+	assert_int_equal(
+	        berth_write_file_atomic(AT_FDCWD, script, text, strlen(text), 0755, false), 0);
+	const char *argv[] = {script, NULL};
+	snprintf(pid_file, sizeof(pid_file), "%s/pid", e->ctr);
+	struct berth_monitor_spec s = {.id = "c1",
+	        .dir = e->ctr,
+	        .cwd = e->bundle,
+	        .argv = argv,
+	        .pid_file = pid_file,
+	        .cancel_fd = -1};
+	struct berth_monitor_result res;
+	struct berth_pool *pool = berth_pool_new(
+	        &(struct berth_pool_opts){.name = "abort", .max_threads = 1, .max_queued = 1});
+	assert_int_equal(berth_pool_run(pool, abort_it, e), 0);
+	assert_int_equal(berth_monitor_start(&s, &res, &err), -1);
+	assert_non_null(strstr(err->msg, "without a report"));
+	berth_error_free(err);
+	berth_pool_free(pool);
+	char *pid;
+	snprintf(path, sizeof(path), "%s.pid", script);
+	assert_int_equal(berth_read_file(AT_FDCWD, path, 64, &pid, NULL), 0);
+	for (int i = 0; i < 2000 && kill(atoi(pid), 0) == 0; i++) {
+		uv_run(berth_loop_uv(e->loop), UV_RUN_NOWAIT);
+		usleep(1000);
+	}
+	assert_int_equal(kill(atoi(pid), 0), -1);
+	free(pid);
+	/* One whose container is made is left alone. */
+	create(e, "[\"sleep\",\"100\"]");
+	berth_monitor_abort(e->ctr);
+	assert_int_equal(status(e, NULL), BERTH_ST_CREATED);
+	berth_monitor_destroy(e->ctr);
+	assert_int_equal(status(e, NULL), 100 + BERTH_NOT_FOUND);
+	berth_monitor_destroy(e->ctr);
+}
+
 static void runtimes_tell_what_they_can(void **state)
 {
 	struct env *e = *state;
@@ -429,6 +512,8 @@ int main(int argc, char **argv)
 	        cmocka_unit_test_setup_teardown(a_new_daemon_adopts, setup, teardown),
 	        cmocka_unit_test_setup_teardown(the_code_survives_the_monitor, setup, teardown),
 	        cmocka_unit_test_setup_teardown(a_hanging_create_is_cancelled, setup, teardown),
+	        cmocka_unit_test_setup_teardown(
+	                a_create_of_a_dead_daemon_is_aborted, setup, teardown),
 	        cmocka_unit_test_setup_teardown(runtimes_tell_what_they_can, setup, teardown),
 	};
 	if (argc < 3 || geteuid() != 0 || access("/usr/sbin/runc", X_OK) < 0 ||
