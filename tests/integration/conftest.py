@@ -1,0 +1,83 @@
+"""Fixtures of the tests of berthd."""
+import os
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(__file__))
+sys.dont_write_bytecode = True
+
+
+def _daemon(request, image=True, **kw):
+    import daemon
+    d = daemon.Daemon(**kw)
+    try:
+        d.start()
+        if image:
+            d.image_id = d.import_image()
+    except BaseException:
+        d.force()
+        raise
+    return d
+
+
+@pytest.fixture(scope="module")
+def shared_real(request):
+    """One berthd with the real plugins and a busybox image for all tests of a file."""
+    d = _daemon(request)
+    yield d
+    d.close()
+
+
+@pytest.fixture
+def real(shared_real):
+    """It, and a check that the test left nothing."""
+    yield shared_real
+    assert shared_real.proc.poll() is None, f"berthd ended with {shared_real.proc.returncode}:\n{shared_real.tail()}"
+    shared_real.remove_all()
+    shared_real.check_clean()
+    shared_real.check_sanitizers()
+
+
+@pytest.fixture(scope="module")
+def shared_fake(request):
+    """One berthd with the fake plugin, whose "containers" are rows of a table."""
+    d = _daemon(request, fake=True)
+    yield d
+    d.close()
+
+
+@pytest.fixture
+def fake(shared_fake):
+    shared_fake.inject()
+    yield shared_fake
+    shared_fake.inject()
+    assert shared_fake.proc.poll() is None, f"berthd ended with {shared_fake.proc.returncode}:\n{shared_fake.tail()}"
+    shared_fake.remove_all()
+    shared_fake.check_clean()
+    shared_fake.check_sanitizers()
+
+
+@pytest.fixture
+def make_daemon():
+    """Daemons of one test alone: make_daemon(fake=..., start=True)."""
+    import daemon
+    made = []
+
+    def make(image=True, start=True, **kw):
+        d = daemon.Daemon(**kw)
+        made.append(d)
+        if start:
+            d.start()
+            if image:
+                d.image_id = d.import_image()
+        return d
+    yield make
+    trouble = None
+    for d in made:
+        try:
+            d.close()
+        except Exception as e:
+            trouble = trouble or e
+    if trouble:
+        raise trouble
