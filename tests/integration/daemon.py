@@ -478,10 +478,8 @@ class Daemon:
         r = self.rt.RunPodSandbox(pb().RunPodSandboxRequest(config=config, runtime_handler=handler), timeout=timeout)
         return r.pod_sandbox_id, config
 
-    def ctr_config(self, *args, name="ctr", pid=None, image=IMAGE, **kw):
+    def ctr_config(self, *args, name="ctr", pid=1, image=IMAGE, **kw):
         m = pb()
-        if pid is None:
-            pid = 1
         sc = kw.pop("security_context", None) or m.LinuxContainerSecurityContext()
         sc.namespace_options.CopyFrom(m.NamespaceOption(pid=pid, network=kw.pop("network", 2)))
         linux = m.LinuxContainerConfig(security_context=sc, resources=kw.pop("resources", None))
@@ -491,7 +489,9 @@ class Daemon:
 
     def create(self, pod, *args, timeout=60, config=None, **kw):
         """pod: (id, config) of run_pod()."""
-        config = config or self.ctr_config(*args, **kw)
+        if config is None:
+            ns = pod[1].linux.security_context.namespace_options
+            config = self.ctr_config(*args, **{"network": ns.network, "pid": ns.pid, **kw})
         return self.rt.CreateContainer(pb().CreateContainerRequest(
             pod_sandbox_id=pod[0], config=config, sandbox_config=pod[1]), timeout=timeout).container_id
 
