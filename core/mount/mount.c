@@ -130,16 +130,30 @@ static int open_fs(const struct berth_mount *m, const struct mount_plan *p, bool
 	return berth_take_fd(&fd);
 }
 
-static int open_one(const struct berth_mount *m, const struct mount_plan *p, bool restricted,
-        struct berth_error **ret_err)
-{
-	return p->bind ? open_bind(m, p, restricted, ret_err) : open_fs(m, p, restricted, ret_err);
-}
-
-/* Only an overlay that the kernel takes in one string cannot be had as an fd first. */
 static bool needs_short_names(const struct berth_mount *m, const struct mount_plan *p)
 {
 	return !p->bind && strcmp(m->type, "overlay") == 0 && !overlay_has_lowerdir_add();
+}
+
+static int open_short(const struct mount_plan *p, bool restricted, struct berth_error **ret_err)
+{
+	_cleanup_close_ int fd = overlay_open_short(p, ret_err);
+
+	if (fd < 0)
+		return -1;
+	int r = set_attrs(fd, p, restricted);
+	if (r < 0)
+		return berth_error_errno(ret_err, r, "overlay: set attributes");
+	return berth_take_fd(&fd);
+}
+
+static int open_one(const struct berth_mount *m, const struct mount_plan *p, bool restricted,
+        struct berth_error **ret_err)
+{
+	if (p->bind)
+		return open_bind(m, p, restricted, ret_err);
+	return needs_short_names(m, p) ? open_short(p, restricted, ret_err)
+	                               : open_fs(m, p, restricted, ret_err);
 }
 
 int berth_mount_attach(int fd, const char *target, struct berth_error **ret_err)
@@ -191,14 +205,9 @@ static int apply_one(const struct berth_mount *m, const char *target, struct ber
 
 	if (mount_plan_init(&p, m, ret_err) < 0)
 		return -1;
-	if (needs_short_names(m, &p)) {
-		if (sub)
-			return berth_error_set(ret_err, BERTH_UNIMPLEMENTED,
-			        "overlay on '%s' in '%s': this kernel mounts overlays on the "
-			        "target itself only",
-			        m->target, target);
+	/* An overlay that is given in one string is better mounted where it belongs at once. */
+	if (!sub && needs_short_names(m, &p))
 		return apply_short(&p, target, ret_err);
-	}
 	_cleanup_close_ int fd = open_one(m, &p, false, ret_err);
 	if (fd < 0)
 		return -1;
@@ -251,9 +260,6 @@ int berth_mount_clone(
 		        "the storage driver describes %u mounts where one is wanted", m->n);
 	if (mount_plan_init(&p, m->mounts[0], ret_err) < 0)
 		return -1;
-	if (needs_short_names(m->mounts[0], &p))
-		return berth_error_set(ret_err, BERTH_UNIMPLEMENTED,
-		        "this kernel makes no overlay that is not attached");
 	return open_one(m->mounts[0], &p, restricted, ret_err);
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -104,10 +105,16 @@ int overlay_add_lowers(
  * 3 on, and names them by these numbers, relative to its fd directory. */
 struct short_job {
 	const struct mount_plan *plan;
-	const char *target;
+	const char *target; /* NULL: the mount is sent through `sock` and attached nowhere */
+	int sock;
+	bool parted;
+	int home; /* the host's mount namespace, where it was left */
 	struct berth_error **ret_err;
 	int r;
 };
+
+/* Where the detached mount is made, in a mount namespace that ends with the thread. */
+#define SCRATCH "/proc"
 
 static int open_as(const char *path, struct berth_error **ret_err)
 {
@@ -156,59 +163,153 @@ static int short_data(
 	return 0;
 }
 
-static int short_mount(struct short_job *j)
-{
-	struct berth_buf data = {0};
-	char cwd[64];
-	int r = -1;
+/* Above the numbers of the layers. */
+#define KEEP_FROM (BERTH_LIMIT_OVERLAY_LAYERS + 12)
 
-	/* A mount target that is relative would be looked up in the wrong place. */
-	if (j->target[0] != '/')
-		return berth_error_set(j->ret_err, BERTH_INVALID_ARGUMENT,
-		        "mount on '%s': not an absolute path", j->target);
-	if (unshare(CLONE_FS | CLONE_FILES) < 0 || close_range(3, ~0U, 0) < 0)
+static int keep(int fd, struct berth_error **ret_err)
+{
+	int kept = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, KEEP_FROM);
+
+	return kept < 0 ? berth_error_errno(ret_err, errno, "part from the process's files") : kept;
+}
+
+/* Leaves the process's files behind, and for a mount that is attached nowhere its mounts. */
+static int part(struct short_job *j)
+{
+	if (unshare(CLONE_FS | CLONE_FILES) < 0)
 		return berth_error_errno(j->ret_err, errno, "part from the process's files");
-	if (short_data(j->plan, &data, j->ret_err) < 0)
-		goto out;
+	j->parted = true;
+	if (!j->target) {
+		j->sock = keep(j->sock, j->ret_err);
+		if (j->sock < 0)
+			return -1;
+		j->home = keep(open("/proc/thread-self/ns/mnt", O_RDONLY | O_CLOEXEC), j->ret_err);
+		if (j->home < 0)
+			return -1;
+	}
+	if (close_range(3, KEEP_FROM - 1, 0) < 0)
+		return berth_error_errno(j->ret_err, errno, "part from the process's files");
+	/* What is mounted here must not be seen elsewhere. */
+	if (!j->target &&
+	        (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0))
+		return berth_error_errno(j->ret_err, errno, "part from the host's mounts");
+	return 0;
+}
+
+/* A thread that is joined may still be ending in the kernel: what it holds must be gone before, or
+ * an unmount of what was just mounted would find it in use. */
+static void let_go(struct short_job *j)
+{
+	if (j->home >= 0)
+		(void)setns(j->home, CLONE_NEWNS);
+	(void)!chdir("/");
+	(void)close_range(3, ~0U, 0);
+}
+
+static int send_mount(struct short_job *j)
+{
+	char control[CMSG_SPACE(sizeof(int))] = {0}, byte = 0;
+	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+	struct msghdr m = {.msg_iov = &iov,
+	        .msg_iovlen = 1,
+	        .msg_control = control,
+	        .msg_controllen = sizeof(control)};
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+	int fd = open_tree(AT_FDCWD, SCRATCH, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (fd < 0)
+		return berth_error_errno(j->ret_err, errno, "detach an overlay");
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	memcpy(CMSG_DATA(c), &fd, sizeof(int));
+	if (sendmsg(j->sock, &m, 0) < 0)
+		return berth_error_errno(j->ret_err, errno, "hand over an overlay");
+	return 0;
+}
+
+static int short_mount(struct short_job *j, struct berth_buf *data)
+{
+	const char *target = j->target ? j->target : SCRATCH;
+	char cwd[64];
+
+	/* A target that is relative would be looked up in the wrong place. */
+	if (target[0] != '/')
+		return berth_error_set(j->ret_err, BERTH_INVALID_ARGUMENT,
+		        "mount on '%s': not an absolute path", target);
+	if (part(j) < 0 || short_data(j->plan, data, j->ret_err) < 0)
+		return -1;
 	snprintf(cwd, sizeof(cwd), "/proc/self/task/%d/fd", (int)gettid());
-	if (chdir(cwd) < 0) {
-		berth_error_errno(j->ret_err, errno, "enter '%s'", cwd);
-		goto out;
-	}
+	if (chdir(cwd) < 0)
+		return berth_error_errno(j->ret_err, errno, "enter '%s'", cwd);
 	unsigned long flags = j->plan->super_ro ? MS_RDONLY : 0;
-	if (mount("overlay", j->target, "overlay", flags, data.data) < 0) {
+	if (mount("overlay", target, "overlay", flags, data->data) < 0) {
 		/* Why, such a kernel says only in its log. */
-		const char *rest = strchr(data.data, ',');
-		berth_error_errno(j->ret_err, errno,
-		        "mount an overlay of %zu layers on '%s' (options%s%s)",
-		        berth_strv_len(j->plan->lowers), j->target, rest ? ": " : " none",
-		        rest ? rest + 1 : "");
-		goto out;
+		const char *rest = strchr(data->data, ',');
+		return berth_error_errno(j->ret_err, errno,
+		        "mount an overlay of %zu layers%s%s (options%s%s)",
+		        berth_strv_len(j->plan->lowers), j->target ? " on " : "",
+		        j->target ? j->target : "", rest ? ": " : " none", rest ? rest + 1 : "");
 	}
-	r = 0;
-out:
-	berth_buf_finish(&data);
-	return r;
+	return j->target ? 0 : send_mount(j);
 }
 
 static void *short_thread(void *arg)
 {
 	struct short_job *j = arg;
+	struct berth_buf data = {0};
 
-	j->r = short_mount(j);
+	j->r = short_mount(j, &data);
+	if (j->parted)
+		let_go(j);
+	berth_buf_finish(&data);
 	return NULL;
+}
+
+static int run_short(struct short_job *j)
+{
+	pthread_t t;
+
+	int r = pthread_create(&t, NULL, short_thread, j);
+	if (r != 0)
+		return berth_error_errno(j->ret_err, r, "start a thread for an overlay");
+	pthread_join(t, NULL);
+	return j->r;
 }
 
 int overlay_mount_short(
         const struct mount_plan *p, const char *target, struct berth_error **ret_err)
 {
-	struct short_job job = {.plan = p, .target = target, .ret_err = ret_err};
-	pthread_t t;
+	struct short_job job = {
+	        .plan = p, .target = target, .sock = -1, .home = -1, .ret_err = ret_err};
 
-	int r = pthread_create(&t, NULL, short_thread, &job);
-	if (r != 0)
-		return berth_error_errno(
-		        ret_err, r, "start a thread for the overlay on '%s'", target);
-	pthread_join(t, NULL);
-	return job.r;
+	return run_short(&job);
+}
+
+int overlay_open_short(const struct mount_plan *p, struct berth_error **ret_err)
+{
+	_cleanup_close_ int ours = -1, theirs = -1;
+	char control[CMSG_SPACE(sizeof(int))] = {0}, byte;
+	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
+	struct msghdr m = {.msg_iov = &iov,
+	        .msg_iovlen = 1,
+	        .msg_control = control,
+	        .msg_controllen = sizeof(control)};
+	int pair[2], fd = -1;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return berth_error_errno(ret_err, errno, "make a socket for an overlay");
+	ours = pair[0];
+	theirs = pair[1];
+	struct short_job job = {.plan = p, .sock = theirs, .home = -1, .ret_err = ret_err};
+	if (run_short(&job) < 0)
+		return -1;
+	if (recvmsg(ours, &m, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) < 0)
+		return berth_error_errno(ret_err, errno, "take over an overlay");
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	if (!c || c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int)))
+		return berth_error_set(
+		        ret_err, BERTH_RESOURCE_EXHAUSTED, "take over an overlay: no fd came");
+	memcpy(&fd, CMSG_DATA(c), sizeof(int));
+	return fd;
 }

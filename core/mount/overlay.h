@@ -5,7 +5,7 @@
 #include "mount/options.h"
 
 /* Can layers be given one by one? Probed once. Without it the whole list is one string, which must
- * fit a page, and no file descriptor of a mount can be had before it is attached. */
+ * fit a page. */
 bool overlay_has_lowerdir_add(void);
 /* Gives the layers to a file system context. `keep` takes up to n fds that must stay open until the
  * mount is made (-1 where there is none); it has room for one per layer. */
@@ -14,6 +14,9 @@ int overlay_add_lowers(
 /* mount(2) on `target` with short names for the layers. */
 int overlay_mount_short(
         const struct mount_plan *p, const char *target, struct berth_error **ret_err);
+/* The same, attached nowhere. The host's mounts are copied for a moment, so this is for what is not
+ * to be attached at all. Returns the fd. */
+int overlay_open_short(const struct mount_plan *p, struct berth_error **ret_err);
 
 /* Sets a string of the context; the kernel takes 255 bytes. What is a path may be longer: it goes
  * through an fd, returned in *keep. Returns 0 or a negative errno. */

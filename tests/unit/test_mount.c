@@ -263,10 +263,32 @@ static void overlay_of_many_layers(void)
 	assert_true(st.f_flag & ST_NODEV);
 	umount_ok("merged");
 
-	const char *read_only[] = {lowers, NULL};
+	const char *read_only[] = {lowers, "ro", NULL};
 	m.options = read_only;
 	mount_ok(&m, "merged");
 	assert_text("merged/l100", "100");
+	umount_ok("merged");
+
+	/* As an fd, for somebody who must gain nothing from it. */
+	const struct berth_mount *v[] = {&m};
+	struct berth_mounts_result r = {.size = sizeof(r), .n = 1, .mounts = v};
+	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+	_cleanup_close_ int fd = berth_mount_clone(&r, true, &err);
+	if (fd < 0)
+		fail_msg("%s", err->msg);
+	_cleanup_free_ char *text = NULL;
+	assert_int_equal(berth_read_file(fd, "l249", 100, &text, NULL), 0);
+	assert_string_equal(text, "249");
+	assert_int_equal(fstatvfs(fd, &st), 0);
+	assert_int_equal(
+	        st.f_flag & (ST_RDONLY | ST_NOEXEC | ST_NODEV), ST_RDONLY | ST_NOEXEC | ST_NODEV);
+	assert_int_equal(berth_is_mount_point(t), 0);
+	assert_int_equal(berth_is_mount_point("/proc"), 1);
+	assert_int_equal(access("/proc/self/status", F_OK), 0);
+	if (berth_mount_attach(fd, t, &err) < 0)
+		fail_msg("%s", err->msg);
+	assert_text("merged/l0", "0");
+	fd = berth_close(fd);
 	umount_ok("merged");
 
 	/* A missing layer is named, and nothing stays mounted. */
