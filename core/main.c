@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -456,6 +457,10 @@ int main(int argc, char **argv)
 	struct berth_config *config = NULL;
 	struct berth_error *err = NULL;
 
+	/* What a large message or many workers took goes back to the kernel: glibc would raise the
+	 * threshold after the first one, and keep an arena for each thread. */
+	mallopt(M_MMAP_THRESHOLD, 128 << 10);
+	mallopt(M_ARENA_MAX, 2);
 	if (parse(argc, argv, &o) < 0) {
 		fputs(help, stderr);
 		return 2;

@@ -202,14 +202,21 @@ static void on_progress(
 		p->list[p->n] = &p->layers[p->n];
 	}
 	Berth__Admin__V1__LayerProgress *l = &p->layers[layer];
-	if (!p->digests[layer])
+	bool first = !p->digests[layer];
+	if (first)
 		l->digest = p->digests[layer] = berth_strdup(digest);
-	l->state = total && done >= total ? BERTH__ADMIN__V1__LAYER_STATE__LAYER_UNPACKED
-	                                  : BERTH__ADMIN__V1__LAYER_STATE__LAYER_DOWNLOADING;
+	/* A layer whose first word is that it is complete was there before. */
+	if (total && done >= total)
+		l->state = first ? BERTH__ADMIN__V1__LAYER_STATE__LAYER_PRESENT
+		                 : BERTH__ADMIN__V1__LAYER_STATE__LAYER_UNPACKED;
+	else
+		l->state = done ? BERTH__ADMIN__V1__LAYER_STATE__LAYER_DOWNLOADING
+		                : BERTH__ADMIN__V1__LAYER_STATE__LAYER_WAITING;
 	l->done_bytes = done;
 	l->total_bytes = total;
 	uint64_t now = berth_now_ns();
-	if (now - p->told_ns < PROGRESS_MS * 1000000ull)
+	/* The first word on each layer comes for all of them at once. */
+	if (first || now - p->told_ns < PROGRESS_MS * 1000000ull)
 		return;
 	p->told_ns = now;
 	tell(p, NULL);

@@ -94,6 +94,14 @@ static void protocol_error(struct berth_pull *p, const char *what)
 	pull_fail(p, err);
 }
 
+static void tell_progress(struct berth_pull *p, size_t n, uint64_t done, uint64_t total)
+{
+	for (struct berth_pull_part *a = p->parts; a; a = a->next) {
+		if (a->progress)
+			a->progress((unsigned int)n, p->layers[n].digest, done, total, a->arg);
+	}
+}
+
 static void answer_have(struct berth_pull *p)
 {
 	json_t *have = json_array();
@@ -104,6 +112,7 @@ static void answer_have(struct berth_pull *p)
 		if (known)
 			p->layers[i].state = LAYER_COMMITTED;
 		json_array_append_new(have, json_boolean(known));
+		tell_progress(p, i, known ? p->layers[i].size : 0, p->layers[i].size);
 	}
 	pull_send(p, json_pack("{s:s, s:o}", "t", "have", "have", have), -1);
 }
@@ -147,12 +156,8 @@ bool berth_pull_wants(const struct berth_images *s, const char *chain_id)
 
 static void on_progress(struct berth_pull *p, const json_t *j, size_t n)
 {
-	uint64_t done = (uint64_t)json_integer_value(json_object_get(j, "done"));
-	uint64_t total = (uint64_t)json_integer_value(json_object_get(j, "total"));
-	for (struct berth_pull_part *a = p->parts; a; a = a->next) {
-		if (a->progress)
-			a->progress((unsigned int)n, p->layers[n].digest, done, total, a->arg);
-	}
+	tell_progress(p, n, (uint64_t)json_integer_value(json_object_get(j, "done")),
+	        (uint64_t)json_integer_value(json_object_get(j, "total")));
 }
 
 static void on_unpacked(struct berth_pull *p, const json_t *j, size_t n, int fd)
@@ -175,6 +180,7 @@ static void on_unpacked(struct berth_pull *p, const json_t *j, size_t n, int fd)
 		l->implied_n = (size_t)implied;
 	}
 	l->state = LAYER_UNPACKED;
+	tell_progress(p, n, l->size, l->size);
 	pull_advance(p);
 }
 
