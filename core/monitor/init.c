@@ -2,7 +2,8 @@
  * and has nothing that would be worth taking: no capability, no file, an empty read-only file
  * system.
  *
- *   berth-init FD      started by berth-ns, which reads "ok" or an error from FD
+ *   berth-init FD      started by berth-ns: FD is a socket where it says "ok" or an error, and
+ * waits for the word to go on; EOF instead means that nobody knows of it
  *
  * SIGTERM or SIGINT from outside the namespace ends it; from inside they mean nothing, so that no
  * container can end its pod. */
@@ -83,6 +84,7 @@ static int filter(void)
 	        ALLOW(rt_sigtimedwait),
 	        ALLOW(rt_sigreturn),
 	        ALLOW(restart_syscall),
+	        ALLOW(read),
 	        ALLOW(write),
 	        ALLOW(close),
 	        ALLOW(exit_group),
@@ -127,7 +129,8 @@ int main(int argc, char **argv)
 		return failed(ready, "giving up privileges");
 	if (filter() < 0)
 		return failed(ready, "seccomp");
-	if (write(ready, "ok", 2) != 2)
+	char go;
+	if (write(ready, "ok", 2) != 2 || read(ready, &go, 1) != 1)
 		return 1;
 	close(ready);
 

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sendfile.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -84,11 +85,13 @@ static int await(int fd)
 	char words[256];
 	size_t len = 0;
 	ssize_t n;
-	while (len < sizeof(words) - 1 && (n = read(fd, words + len, sizeof(words) - 1 - len)) > 0)
+	while (len < sizeof(words) - 1 &&
+	        (n = read(fd, words + len, sizeof(words) - 1 - len)) > 0) {
 		len += (size_t)n;
+		if (len == 2 && memcmp(words, "ok", 2) == 0)
+			return 0;
+	}
 	words[len] = '\0';
-	if (strcmp(words, "ok") == 0)
-		return 0;
 	return ns_fail(0, "berth-init", len ? words : "it ended without a word");
 }
 
@@ -105,27 +108,33 @@ static int write_pid(const char *path, pid_t pid)
 
 int ns_pod_pid(const struct ns_opts *o)
 {
-	int pipe_fd[2];
+	int ends[2];
 	char source[48];
 	int program = copy_program(o->init);
 	if (program < 0)
 		return ns_fail(errno, "berth-init", o->init);
-	if (pipe2(pipe_fd, O_CLOEXEC) < 0)
-		return ns_fail(errno, "pipe", NULL);
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
+		return ns_fail(errno, "socket pair", NULL);
 	if (enter(o))
 		return 1;
 	pid_t pid = fork();
 	if (pid == 0)
-		become_init(program, pipe_fd[1]);
+		become_init(program, ends[1]);
 	if (pid < 0)
 		return ns_fail(errno, "fork", NULL);
-	close(pipe_fd[1]);
-	int r = await(pipe_fd[0]);
+	close(ends[1]);
+	int r = await(ends[0]);
 	snprintf(source, sizeof(source), "/proc/%d/ns/pid", (int)pid);
 	if (r == 0)
 		r = ns_pin_file(o->pin[NS_PID], source);
-	if (r == 0 && (r = write_pid(o->pid_file, pid)) != 0)
-		(void)ns_unpin(o->pin[NS_PID]);
+	if (r == 0) {
+		r = write_pid(o->pid_file, pid);
+		/* Only now does it live on without us. */
+		if (r == 0 && send(ends[0], "g", 1, MSG_NOSIGNAL) != 1)
+			r = ns_fail(errno, "berth-init", NULL);
+		if (r)
+			(void)ns_unpin(o->pin[NS_PID]);
+	}
 	if (r) {
 		kill(pid, SIGKILL);
 		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)

@@ -243,6 +243,21 @@ def rmdir(p):
     return True
 
 
+def test_an_init_that_nobody_waits_for_ends(d):
+    """berth-ns is killed before it could tell of it: a FIFO as pid file holds it there."""
+    assert ns(*pins(d)) == (0, "")
+    os.mkfifo(d / "fifo")
+    p = subprocess.Popen([program("berth-ns"), "--pod-pid", "--pin", f"pid={d}/pid", "--pid-file", str(d / "fifo"),
+                          "--init", program("berth-init")], cwd="/")
+    wait_for(lambda: (d / "pid").exists() and str(d / "pid") in mounts())
+    with open(f"/proc/{p.pid}/task/{p.pid}/children") as f:
+        pid = int(f.read().split()[0])
+    assert not gone(pid)
+    p.kill()
+    p.wait()
+    wait_for(lambda: gone(pid))
+
+
 def test_pod_pid_that_fails_leaves_nothing(d):
     assert ns(*pins(d)) == (0, "")
     args = ["--pod-pid", "--pin", f"pid={d}/pid", "--pid-file", d / "pf"]
