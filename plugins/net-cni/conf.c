@@ -161,6 +161,51 @@ static json_t *as_list(json_t *single)
 	return list;
 }
 
+static int by_bytes(const struct dirent **a, const struct dirent **b)
+{
+	return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int is_plugin_conf(const struct dirent *e)
+{
+	return e->d_name[0] != '.' && has_suffix(e->d_name, ".conf");
+}
+
+/* Since 1.1 a network's plugins may also lie one by one in a directory of its name, unless it says
+ * loadOnlyInlinedPlugins. */
+static char *add_from_directory(struct cni *c, json_t *list)
+{
+	const char *name = json_string_value(json_object_get(list, "name"));
+	json_t *plugins = json_object_get(list, "plugins");
+	struct dirent **v = NULL;
+	char *why = NULL;
+
+	if (!good_name(name) || json_is_true(json_object_get(list, "loadOnlyInlinedPlugins")))
+		return NULL;
+	char *dir = text("%s/%s", c->conf_dir, name);
+	int fd = dir ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	int n = fd < 0 ? 0 : scandir(dir, &v, is_plugin_conf, by_bytes);
+	if (n > 0 && !json_is_array(plugins)) {
+		plugins = json_array();
+		json_object_set_new(list, "plugins", plugins);
+	}
+	for (int i = 0; i < n; i++) {
+		json_t *plugin = NULL;
+		char *bad = !why && i < PLUGINS_LIMIT ? read_conf(fd, v[i]->d_name, &plugin) : NULL;
+		if (bad && !why)
+			why = text("'%s/%s': %s", dir, v[i]->d_name, bad);
+		if (plugin)
+			json_array_append_new(plugins, plugin);
+		free(bad);
+		free(v[i]);
+	}
+	free(v);
+	if (fd >= 0)
+		close(fd);
+	free(dir);
+	return why;
+}
+
 static char *load_file(struct cni *c, int dirfd, const char *name, struct network *ret)
 {
 	json_t *json = NULL;
@@ -168,12 +213,16 @@ static char *load_file(struct cni *c, int dirfd, const char *name, struct networ
 
 	if (why)
 		return why;
-	if (!has_suffix(name, ".conflist") && !json_object_get(json, "plugins")) {
+	if (!has_suffix(name, ".conflist") && !json_object_get(json, "plugins") &&
+	        json_object_get(json, "type")) {
 		json_t *list = as_list(json);
 		json_decref(json);
 		json = list;
+	} else {
+		why = add_from_directory(c, json);
 	}
-	why = network_check(json, &ret->version);
+	if (!why)
+		why = network_check(json, &ret->version);
 	const char *own = json_string_value(json_object_get(json, "name"));
 	if (!why && c->want && strcmp(own, c->want) != 0)
 		why = text("it is network '%s', and '%s' is wanted", own, c->want);
@@ -190,11 +239,6 @@ static int is_conf(const struct dirent *e)
 {
 	return has_suffix(e->d_name, ".conf") || has_suffix(e->d_name, ".conflist") ||
 	       has_suffix(e->d_name, ".json");
-}
-
-static int by_bytes(const struct dirent **a, const struct dirent **b)
-{
-	return strcmp((*a)->d_name, (*b)->d_name);
 }
 
 /* NULL with a network in *ret, or why there is none. */

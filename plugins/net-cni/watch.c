@@ -36,7 +36,19 @@ static void add_watch(struct cni *c, const char *dir)
 /* Known directories keep their watch; the kernel counts by inode. */
 static void add_all(struct cni *c)
 {
+	struct network n;
+	char *why, *own = NULL;
+
 	add_watch(c, c->conf_dir);
+	if (conf_get(c, &n, &why)) {
+		const char *name = json_string_value(json_object_get(n.list, "name"));
+		/* Where a network's plugins may lie one by one. */
+		if (asprintf(&own, "%s/%s", c->conf_dir, name) >= 0)
+			(void)inotify_add_watch(c->inotify_fd, own, CHANGES | IN_MASK_ADD);
+		free(own);
+	}
+	network_finish(&n);
+	free(why);
 	for (size_t i = 0; c->bin_dirs[i]; i++)
 		add_watch(c, c->bin_dirs[i]);
 }
@@ -78,6 +90,8 @@ static void changed(struct berth_op *op, struct berth_watch *w, uint32_t events,
 	add_all(c);
 	/* After the watches: what changes from here on is an event again. */
 	bool other = conf_reload(c);
+	if (other)
+		add_all(c);
 	uint32_t found = binaries(c);
 	if (other || found != c->found) {
 		struct berth_event ev = {.size = sizeof(ev),
@@ -96,8 +110,8 @@ berth_status watch_start(struct cni *c, struct berth_op *op)
 	if (c->inotify_fd < 0)
 		return berth_fail(c->host, op, BERTH_E_EXHAUSTED, "net-cni: watch '%s': %s",
 		        c->conf_dir, strerror(errno));
-	add_all(c);
 	(void)conf_reload(c);
+	add_all(c);
 	c->found = binaries(c);
 	return c->host->watch_fd(c->host, c->inotify_fd, BERTH_WATCH_READ, changed, c, &c->watch);
 }

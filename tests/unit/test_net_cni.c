@@ -430,6 +430,33 @@ static void the_first_valid_file_is_the_network(void **s)
 	json_decref(c);
 }
 
+static void plugins_come_from_a_directory_of_the_networks_name(void **s)
+{
+	_cleanup_free_ char *own = at("conf/net.d/net1");
+
+	assert_int_equal(mkdir(own, 0755), 0);
+	put("conf/net.d/10.conflist", "{\"cniVersion\":\"1.1.0\",\"name\":\"net1\"}");
+	put("conf/net.d/net1/20-b.conf", "{\"type\":\"two\"}");
+	put("conf/net.d/net1/10-a.conf", "{\"type\":\"one\"}");
+	put("conf/net.d/net1/30-c.txt", "{\"type\":\"three\"}");
+	start_with("");
+	attach_ok("sb1");
+	assert_calls("ADD one;ADD two;");
+	gone("bin/calls");
+	put("conf/net.d/net1/20-b.conf", "{");
+	while (testhost_dispatch(h, 50) > 0)
+		;
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	FAILS(op, ops()->status(op, testhost_self(h)), BERTH_E_UNAVAILABLE, "net1/20-b.conf");
+	put("conf/net.d/10.conflist", "{\"cniVersion\":\"1.1.0\",\"name\":\"net1\","
+	                              "\"loadOnlyInlinedPlugins\":true,"
+	                              "\"plugins\":[{\"type\":\"one\"}]}");
+	while (testhost_dispatch(h, 50) > 0)
+		;
+	attach_ok("sb2");
+	assert_calls("ADD one;");
+}
+
 static berth_status status(char **ret_msg)
 {
 	_cleanup_op_ struct berth_op *op = testop_new(h);
@@ -633,6 +660,7 @@ int main(void)
 	        T(bad_arguments_are_named),
 	        T(check_asks_all_with_the_kept_result),
 	        T(the_first_valid_file_is_the_network),
+	        T(plugins_come_from_a_directory_of_the_networks_name),
 	        T(status_follows_the_directory),
 	        T(gc_releases_what_is_not_valid),
 	        T(a_cancelled_attach_leaves_its_intent),
