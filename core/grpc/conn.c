@@ -30,9 +30,9 @@ static void read_bytes(uv_stream_t *stream, ssize_t n, const uv_buf_t *buf)
 		grpc_conn_close(c);
 		return;
 	}
-	ssize_t used = nghttp2_session_mem_recv(c->session, (const uint8_t *)buf->base, (size_t)n);
-	if (used < 0) {
-		berth_log_debug("connection closed", "cause", nghttp2_strerror((int)used));
+	int r = grpc_filter_feed(c, (const uint8_t *)buf->base, (size_t)n);
+	if (r < 0) {
+		berth_log_debug("connection closed", "cause", nghttp2_strerror(r));
 		grpc_conn_close(c);
 		return;
 	}
@@ -65,6 +65,7 @@ struct grpc_conn *grpc_conn_new(struct berth_grpc_server *s)
 	c->server = s;
 	grpc_server_ref(s);
 	c->ready_tail = &c->ready;
+	c->filter.preface_left = NGHTTP2_CLIENT_MAGIC_LEN;
 	c->resets_left = BERTH_LIMIT_GRPC_RESETS;
 	c->reset_refill_ns = berth_now_ns();
 	uv_pipe_init(berth_loop_uv(s->loop), &c->pipe, 0);

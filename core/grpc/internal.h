@@ -59,11 +59,20 @@ struct grpc_write {
 	char data[];
 };
 
+struct grpc_filter {
+	size_t preface_left, payload_left;
+	uint8_t head[9];
+	size_t head_len;
+	bool dropping;
+	uint32_t last_stream;
+};
+
 struct grpc_conn {
 	struct grpc_conn *prev, *next, *dirty_next;
 	struct berth_grpc_server *server;
 	uv_pipe_t pipe;
 	nghttp2_session *session;
+	struct grpc_filter filter;
 	struct berth_timer *preface;
 	struct berth_grpc_call *calls;
 	struct berth_grpc_call *ready, **ready_tail; /* complete requests, not yet dispatched */
@@ -135,7 +144,11 @@ void grpc_conn_goaway(struct grpc_conn *c);
 void grpc_conn_dirty(struct grpc_conn *c); /* something to flush */
 void grpc_conn_flush(struct grpc_conn *c); /* may close it */
 
+/* filter.c: bytes of the client to nghttp2; 0 or an error of nghttp2 */
+int grpc_filter_feed(struct grpc_conn *c, const uint8_t *p, size_t n);
+
 /* session.c: what nghttp2 calls */
+void grpc_count_reset(struct grpc_conn *c);
 nghttp2_session_callbacks *grpc_session_callbacks(void);
 nghttp2_option *grpc_session_option(void);
 

@@ -44,7 +44,7 @@ static int data_chunk(nghttp2_session *session, uint8_t flags, int32_t stream_id
 
 /* Opening and resetting streams is cheap for a client and dear for us: a token bucket bounds it.
  * Streams that end by the client's mistakes count, too. */
-static void count_reset(struct grpc_conn *c)
+void grpc_count_reset(struct grpc_conn *c)
 {
 	uint64_t now = berth_now_ns();
 	uint64_t refill = (now - c->reset_refill_ns) / (1000000000 / BERTH_LIMIT_GRPC_RESETS_PER_S);
@@ -73,7 +73,7 @@ static int frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void
 		c->preface = berth_timer_free(c->preface);
 		break;
 	case NGHTTP2_RST_STREAM:
-		count_reset(c);
+		grpc_count_reset(c);
 		break;
 	case NGHTTP2_HEADERS:
 	case NGHTTP2_DATA:
@@ -92,7 +92,7 @@ static int frame_recv(nghttp2_session *session, const nghttp2_frame *frame, void
 static int invalid_frame(
         nghttp2_session *session, const nghttp2_frame *frame, int lib_error_code, void *arg)
 {
-	count_reset(arg);
+	grpc_count_reset(arg);
 	return 0;
 }
 
