@@ -64,7 +64,9 @@ struct driver {
 	bool use_volatile;
 	char *extra_options; /* comma separated; may be NULL */
 	struct index index;
-	uint64_t serial; /* atomic: names in new/ and trash/ */
+	bool stopping;               /* atomic */
+	struct berth_watch *sweeper; /* deletes what a remove had no time for */
+	uint64_t serial;             /* atomic: names in new/ and trash/ */
 };
 
 /* index.c: all but init and finish want the lock held */
@@ -96,7 +98,8 @@ int read_small(int dirfd, const char *path, char *buf, size_t size); /* NUL-term
 /* Moves dirfd/name into the trash, where it is called *ret_name (may be NULL); 0, or a negative
  * errno. */
 int trash_add(struct driver *d, int dirfd, const char *name, char ret_name[TRASH_NAME]);
-int trash_delete(struct driver *d, struct berth_op *op, const char *name);
+/* Deletes one entry, for at most budget_ns (0 = to its end): then -ETIME. */
+int trash_delete(struct driver *d, struct berth_op *op, const char *name, uint64_t budget_ns);
 /* Deletes what is in the trash. Others may be deleting there, too. Stops when the op is cancelled.
  * 0, or a negative errno with the name of what could not be deleted in `where`. */
 int trash_empty(struct driver *d, struct berth_op *op, char where[NAME_LIMIT + 1]);

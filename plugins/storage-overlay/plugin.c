@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -112,15 +113,45 @@ static berth_status overlay_create(
 	return BERTH_OK;
 }
 
+#define SWEEP_FIRST_NS 1000000000ull /* leftovers wait until the start is over */
+#define SWEEP_AGAIN_NS 5000000000ull
+
+static void sweep(struct berth_op *op, struct berth_watch *w, uint32_t events, void *arg)
+{
+	struct driver *d = arg;
+	char where[NAME_LIMIT + 1], msg[512];
+
+	(void)events;
+	int r = trash_empty(d, op, where);
+	/* Not by a stop: the op's own deadline. What cannot be deleted is left to cleanup(). */
+	if (r == -ECANCELED && !__atomic_load_n(&d->stopping, __ATOMIC_RELAXED))
+		d->host->rearm(w, 0, SWEEP_AGAIN_NS);
+	if (r == 0 || r == -ECANCELED)
+		return;
+	snprintf(msg, sizeof(msg), "storage-overlay: delete '%s/trash/%s': %s", d->root, where,
+	        strerror(-r));
+	d->host->log(d->host, op, BERTH_LOG_WARN, msg);
+}
+
 static berth_status overlay_start(struct berth_op *op, void *self)
 {
-	return load_all(self, op);
+	struct driver *d = self;
+	berth_status st = load_all(d, op);
+
+	if (st != BERTH_OK)
+		return st;
+	return d->host->watch_after(d->host, SWEEP_FIRST_NS, sweep, d, &d->sweeper);
 }
 
 static berth_status overlay_stop(struct berth_op *op, void *self)
 {
+	struct driver *d = self;
+
 	(void)op;
-	(void)self;
+	__atomic_store_n(&d->stopping, true, __ATOMIC_RELAXED);
+	if (d->sweeper)
+		d->host->unwatch(d->sweeper);
+	d->sweeper = NULL;
 	return BERTH_OK;
 }
 

@@ -149,6 +149,6 @@ berth_status probe_overlay(struct driver *d, struct berth_op *op)
 	if (fd >= 0)
 		close(fd);
 	if (trash_add(d, d->new_fd, SCRATCH, gone) == 0)
-		(void)trash_delete(d, op, gone); /* else cleanup() does */
+		(void)trash_delete(d, op, gone, 0); /* else cleanup() does */
 	return st;
 }

@@ -47,6 +47,9 @@ berth_status check_key(struct driver *d, struct berth_op *op, const char *what, 
 	return BERTH_OK;
 }
 
+/* A container's layer is deleted by then, as a rule; an image's goes on in the background. */
+#define REMOVE_BUDGET_NS 50000000ull
+
 static berth_status check_args(struct driver *d, struct berth_op *op,
         const struct berth_snap_args *a, char name[NAME_LIMIT + 1])
 {
@@ -426,8 +429,10 @@ static berth_status op_remove(struct berth_op *op, void *self, const struct bert
 	if (r < 0)
 		return r == -ENOENT ? BERTH_OK : from_errno(d, op, r, "remove it", a->key);
 
-	r = trash_delete(d, op, gone);
-	if (r < 0 && r != -ECANCELED) {
+	r = trash_delete(d, op, gone, REMOVE_BUDGET_NS);
+	if (r == -ETIME || r == -ECANCELED) {
+		d->host->rearm(d->sweeper, 0, 0);
+	} else if (r < 0) {
 		char msg[512];
 		snprintf(msg, sizeof(msg),
 		        "storage-overlay: snapshot '%s' is removed, but its files in '%s/trash/%s' "

@@ -56,26 +56,41 @@ int trash_add(struct driver *d, int dirfd, const char *name, char ret_name[TRASH
 	return -errno;
 }
 
-static int remove_dir(
-        struct driver *d, struct berth_op *op, int parent, const char *name, int depth);
+/* How long a deletion may go on. */
+struct sweep {
+	struct driver *d;
+	struct berth_op *op;
+	uint64_t until_ns; /* 0: to its end */
+};
 
-static int remove_entry(
-        struct driver *d, struct berth_op *op, int dirfd, const struct dirent *e, int depth)
+static int give_up(const struct sweep *s)
 {
+	if (s->d->host->op_cancelled(s->op) || __atomic_load_n(&s->d->stopping, __ATOMIC_RELAXED))
+		return -ECANCELED;
+	return s->until_ns && now_ns(CLOCK_MONOTONIC) > s->until_ns ? -ETIME : 0;
+}
+
+static int remove_dir(const struct sweep *s, int parent, const char *name, int depth);
+
+static int remove_entry(const struct sweep *s, int dirfd, const struct dirent *e, int depth)
+{
+	int r = give_up(s);
+
+	if (r < 0)
+		return r;
 	if (e->d_type != DT_DIR) {
 		if (unlinkat(dirfd, e->d_name, 0) == 0 || errno == ENOENT)
 			return 0;
 		if (errno != EISDIR)
 			return -errno;
 	}
-	return remove_dir(d, op, dirfd, e->d_name, depth);
+	return remove_dir(s, dirfd, e->d_name, depth);
 }
 
-static int remove_dir(
-        struct driver *d, struct berth_op *op, int parent, const char *name, int depth)
+static int remove_dir(const struct sweep *s, int parent, const char *name, int depth)
 {
 	if (depth > DEPTH_MAX) {
-		int moved = trash_add(d, parent, name, NULL);
+		int moved = trash_add(s->d, parent, name, NULL);
 		return moved == -ENOENT ? 0 : moved;
 	}
 	int fd = open_dir(parent, name), r = 0;
@@ -92,11 +107,9 @@ static int remove_dir(
 		return r;
 	}
 	struct dirent *e;
-	while (r == 0 && (e = readdir(dir))) {
-		if (dots(e->d_name))
-			continue;
-		r = d->host->op_cancelled(op) ? -ECANCELED : remove_entry(d, op, fd, e, depth + 1);
-	}
+	while (r == 0 && (e = readdir(dir)))
+		if (!dots(e->d_name))
+			r = remove_entry(s, fd, e, depth + 1);
 	closedir(dir);
 	if (r == 0 && unlinkat(parent, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
 		r = -errno;
@@ -104,18 +117,17 @@ static int remove_dir(
 }
 
 /* One look at everything in the trash. Returns how much of it was deleted. */
-static uint64_t empty_once(
-        struct driver *d, struct berth_op *op, DIR *dir, int *err, char where[NAME_LIMIT + 1])
+static uint64_t empty_once(const struct sweep *s, DIR *dir, int *err, char where[NAME_LIMIT + 1])
 {
 	uint64_t deleted = 0;
 	struct dirent *e;
 
 	*err = 0;
 	rewinddir(dir);
-	while ((e = readdir(dir)) && !d->host->op_cancelled(op)) {
+	while ((e = readdir(dir)) && give_up(s) == 0) {
 		if (dots(e->d_name))
 			continue;
-		int r = remove_dir(d, op, d->trash_fd, e->d_name, 0);
+		int r = remove_dir(s, s->d->trash_fd, e->d_name, 0);
 		if (r == 0) {
 			deleted++;
 		} else if (*err == 0) {
@@ -126,9 +138,9 @@ static uint64_t empty_once(
 	return deleted;
 }
 
-int trash_empty(struct driver *d, struct berth_op *op, char where[NAME_LIMIT + 1])
+static int sweep_all(const struct sweep *s, char where[NAME_LIMIT + 1])
 {
-	int fd = openat(d->trash_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
+	int fd = openat(s->d->trash_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), r = 0;
 	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
 
 	where[0] = '\0';
@@ -139,20 +151,29 @@ int trash_empty(struct driver *d, struct berth_op *op, char where[NAME_LIMIT + 1
 		return r;
 	}
 	/* A deep tree comes back in pieces. */
-	while (empty_once(d, op, dir, &r, where) > 0)
+	while (empty_once(s, dir, &r, where) > 0)
 		;
 	closedir(dir);
-	return r == 0 && d->host->op_cancelled(op) ? -ECANCELED : r;
+	return r == 0 ? give_up(s) : r;
 }
 
-int trash_delete(struct driver *d, struct berth_op *op, const char *name)
+int trash_empty(struct driver *d, struct berth_op *op, char where[NAME_LIMIT + 1])
+{
+	const struct sweep s = {.d = d, .op = op};
+
+	return sweep_all(&s, where);
+}
+
+int trash_delete(struct driver *d, struct berth_op *op, const char *name, uint64_t budget_ns)
 {
 	char where[NAME_LIMIT + 1];
 	uint64_t before = __atomic_load_n(&d->serial, __ATOMIC_RELAXED);
-	int r = remove_dir(d, op, d->trash_fd, name, 0);
+	const struct sweep s = {
+	        .d = d, .op = op, .until_ns = budget_ns ? now_ns(CLOCK_MONOTONIC) + budget_ns : 0};
+	int r = remove_dir(&s, d->trash_fd, name, 0);
 
 	if (r == 0 && __atomic_load_n(&d->serial, __ATOMIC_RELAXED) != before)
-		r = trash_empty(d, op, where);
+		r = sweep_all(&s, where);
 	return r;
 }
 
