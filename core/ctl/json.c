@@ -182,9 +182,27 @@ void ctl_print_json(json_t *j)
 	json_decref(j);
 }
 
+/* `info` of a verbose answer is a map of JSON texts: people want to read them. */
+static void open_info(json_t *j)
+{
+	json_t *info = json_object_get(j, "info"), *value;
+	const char *key;
+	void *next;
+
+	json_object_foreach_safe(info, next, key, value)
+	{
+		const char *text = json_string_value(value);
+		json_t *inner = text ? json_loads(text, 0, NULL) : NULL;
+		if (inner)
+			json_object_set_new(info, key, inner);
+	}
+}
+
 void ctl_print_message(const void *m)
 {
-	ctl_print_json(ctl_to_json(m));
+	json_t *j = ctl_to_json(m);
+	open_info(j);
+	ctl_print_json(j);
 }
 
 struct from {

@@ -1,6 +1,8 @@
 """The gRPC server against grpc-core: python3-grpcio as the client."""
 import os
+import random
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -148,3 +150,62 @@ def test_drain(server):
             unary(c)(message("x"), timeout=2)
         assert e.value.code() == grpc.StatusCode.UNAVAILABLE
     assert server.process.wait(10) == 0
+
+
+def test_everything_at_once(server):
+    """Calls of all kinds, given up at any moment, beside clients that talk nonsense: nobody else notices."""
+    end, bad = time.monotonic() + 8, []
+
+    def talk_nonsense(r):
+        with socket.socket(socket.AF_UNIX) as s:
+            s.connect(server.path)
+            s.setblocking(False)
+            s.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0" + r.randbytes(r.randrange(300)))
+
+    def call(r, c):
+        kind = r.randrange(6)
+        if kind == 0:
+            return unary(c, "Hang").future(b"", timeout=r.random() / 20)
+        if kind == 1:
+            f = unary(c, "Hang").future(b"")
+            f.cancel()
+            return f
+        if kind == 2:
+            s = c.unary_stream("/berth.test.Test/Stream")(message(str(r.randrange(10 ** r.randrange(1, 6)))))
+            for i, m in enumerate(s):
+                assert m == message(str(i))
+                if i > 500:
+                    break
+            s.cancel()
+            return None
+        return unary(c).future(message("x" * r.choice([0, 1, 100, 5000, 200_000])))
+
+    def work(seed):
+        r = random.Random(seed)
+        while time.monotonic() < end:
+            if r.random() < 0.2:
+                talk_nonsense(r)
+                continue
+            with server.channel() as c:
+                futures = [call(r, c) for _ in range(r.randrange(1, 40))]
+                if r.random() < 0.3:
+                    continue  # the connection goes, with all of them
+                for f in filter(None, futures):
+                    try:
+                        f.result()
+                    except grpc.FutureCancelledError:
+                        pass
+                    except grpc.RpcError as e:
+                        if e.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+                            bad.append((e.code(), e.details()))
+
+    drain = threading.Thread(target=server.process.stdout.read)
+    drain.start()  # "cancelled", many times
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not bad
+    server.process.terminate()
+    drain.join()
