@@ -23,6 +23,7 @@
 #include "plugin/host.h"
 
 #define FAKE BERTH_TEST_PLUGINS "/../tests/fake/fake.so"
+#define EXAMPLE BERTH_TEST_PLUGINS "/../tests/fake/storage-dir.so"
 #define PULLS 6
 #define LAYERS 5
 
@@ -201,6 +202,41 @@ static void a_misspelt_key_is_named(void **state)
 	assert_int_equal(err2->code, BERTH_INVALID_ARGUMENT);
 }
 
+static void the_example_stores_layers(void **state)
+{
+	struct env *e = *state;
+	struct berth_instance *i = load_ok(e, "storage-dir", EXAMPLE, "{}");
+	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+	struct berth_snap_args a = {.size = sizeof(a), .key = "pull", .name = "sha256:1"};
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_list l = {.size = sizeof(l)};
+
+	struct berth_call *c = berth_call_new(i, BERTH_OP_STORAGE_PREPARE, "pull");
+	assert_int_equal(berth_call_run(c, &a, &r, &err), 0);
+	put(r.mounts[0]->source, "f", "text");
+	berth_call_free(c);
+	call_ok(i, BERTH_OP_STORAGE_COMMIT, "pull", &a, NULL);
+	a = (struct berth_snap_args){.size = sizeof(a), .key = "ctr", .parent = "sha256:1"};
+	c = berth_call_new(i, BERTH_OP_STORAGE_PREPARE, "ctr");
+	assert_int_equal(berth_call_run(c, &a, &r, &err), 0);
+	_cleanup_free_ char *f = berth_asprintf("%s/f", r.mounts[0]->source), *text = NULL;
+	assert_int_equal(berth_read_file(AT_FDCWD, f, 10, &text, NULL), 0);
+	assert_string_equal(text, "text");
+	berth_call_free(c);
+	c = berth_call_new(i, BERTH_OP_STORAGE_LIST, "list");
+	assert_int_equal(berth_call_run(c, NULL, &l, &err), 0);
+	assert_int_equal(l.n, 2);
+	for (uint32_t n = 0; n < l.n; n++)
+		if (l.snaps[n]->kind == BERTH_SNAP_ACTIVE)
+			assert_string_equal(l.snaps[n]->parent, "sha256:1");
+	berth_call_free(c);
+	call_ok(i, BERTH_OP_STORAGE_REMOVE, "ctr", &a, NULL);
+	call_ok(i, BERTH_OP_STORAGE_REMOVE, "ctr", &a, NULL);
+	assert_int_equal(call(i, BERTH_OP_STORAGE_MOUNTS, "ctr", &a, &r, &err), -1);
+	assert_int_equal(err->code, BERTH_NOT_FOUND);
+	call_ok(i, BERTH_OP_STORAGE_CLEANUP, "cleanup", NULL, NULL);
+}
+
 static void the_network_comes_up_with_its_file(void **state)
 {
 	struct env *e = *state;
@@ -357,6 +393,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 	        T(the_fake_serves_all_kinds),
 	        T(a_misspelt_key_is_named),
+	        T(the_example_stores_layers),
 	        T(the_network_comes_up_with_its_file),
 	        T(concurrent_pulls_store_each_layer_once),
 	};
