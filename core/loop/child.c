@@ -1,5 +1,6 @@
 #include "loop/child.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -365,12 +366,12 @@ static void tree_add(struct tree *t, pid_t pid)
 	t->pids[t->n++] = pid;
 }
 
-static void tree_add_children(struct tree *t, pid_t pid)
+static void tree_add_listed(struct tree *t, int task_dir, const char *tid)
 {
 	char path[64];
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)pid, (int)pid);
+	snprintf(path, sizeof(path), "%.32s/children", tid);
 	_cleanup_free_ char *text = NULL;
-	if (berth_read_file(AT_FDCWD, path, BERTH_MIB(1), &text, NULL) < 0)
+	if (berth_read_file(task_dir, path, BERTH_MIB(1), &text, NULL) < 0)
 		return;
 	for (char *p = text, *end; *p; p = end) {
 		long child = strtol(p, &end, 10);
@@ -381,12 +382,55 @@ static void tree_add_children(struct tree *t, pid_t pid)
 	}
 }
 
+/* Children belong to the thread that forked them: a Go program's are seldom the first one's. */
+static void tree_add_children(struct tree *t, pid_t pid)
+{
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	DIR *d = opendir(path);
+	if (!d)
+		return;
+	for (struct dirent *e; (e = readdir(d));) {
+		if (e->d_name[0] != '.')
+			tree_add_listed(t, dirfd(d), e->d_name);
+	}
+	closedir(d);
+}
+
+static bool tree_has(const struct tree *t, pid_t pid)
+{
+	for (size_t i = 0; i < t->n; i++) {
+		if (t->pids[i] == pid)
+			return true;
+	}
+	return false;
+}
+
+/* Those whose parent has ended: they still are of the session that one of the tree began. */
+static void tree_add_sessions(struct tree *t)
+{
+	DIR *d = opendir("/proc");
+	if (!d)
+		return;
+	for (struct dirent *e; (e = readdir(d));) {
+		pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
+		pid_t sid = pid > 1 ? getsid(pid) : -1;
+		if (sid > 1 && sid != pid && tree_has(t, sid) && !tree_has(t, pid))
+			tree_add(t, pid);
+	}
+	closedir(d);
+}
+
 void berth_kill_tree(pid_t pid)
 {
 	struct tree t = {0};
 	tree_add(&t, pid);
-	for (size_t i = 0; i < t.n; i++)
-		tree_add_children(&t, t.pids[i]);
+	size_t looked = 0;
+	do {
+		for (; looked < t.n; looked++)
+			tree_add_children(&t, t.pids[looked]);
+		tree_add_sessions(&t);
+	} while (looked < t.n);
 	for (size_t i = 0; i < t.n; i++)
 		kill(t.pids[i], SIGKILL);
 	free(t.pids);

@@ -46,8 +46,8 @@ struct berth_child_watch *berth_child_unwatch(
 void berth_child_init(
         struct berth_loop *l, void (*on_orphan)(pid_t pid, int status, void *arg), void *arg);
 void berth_child_finish(void);
-/* SIGKILL to a process and all that descend from it, parents stopped first so that none is missed.
- * [worker] */
+/* SIGKILL to a process and all that descend from it, parents stopped first so that none is missed;
+ * orphans are found by the session that one of them began. [worker] */
 void berth_kill_tree(pid_t pid);
 
 #endif
