@@ -241,6 +241,7 @@ static void start_worked(void *arg)
 		c->failure = berth_strdup(s->err->msg);
 		c->finished_ns = berth_realtime_ns();
 		c->phase = BERTH_CTR_EXITED;
+		berth_container_check(c); /* who waits for its end */
 		if (berth_work(c->d->flows, c->d->loop, save_failure, start_over, s) == 0)
 			return;
 	} else if (c->phase == BERTH_CTR_CREATED) {

@@ -328,6 +328,8 @@ static void removal_worked(void *arg)
 		c->phase = r->before;
 	} else {
 		berth_containers_drop(c);
+		/* A stop that a failed start had left waiting. */
+		wake_waiters(c);
 		berth_log_info("container removed", "container", c->id, "name", c->name);
 	}
 	removal_over(r);
