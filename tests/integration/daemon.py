@@ -22,7 +22,7 @@ BUSYBOX = "/bin/busybox"
 CNI_BIN = "/usr/lib/cni"
 RUNC = "/usr/sbin/runc"
 APPLETS = ("sh echo cat true false sleep seq yes dd head tail tr ls ps id printf mount hostname nc kill test stat env "
-           "mkdir touch grep wc readlink ip ping wget httpd date sync rm").split()
+           "mkdir touch grep wc readlink ip ping wget httpd date sync rm setsid").split()
 IMAGE = "localhost/berth/busybox:1"
 HELPERS = ["core/monitor/berth-monitor", "core/monitor/berth-ns", "core/monitor/berth-init", "core/pull/berth-pull",
            "core/mount/berth-mount"]

@@ -1,0 +1,120 @@
+"""ExecSync in real containers."""
+import threading
+import time
+
+import pytest
+
+from daemon import fails, needs_daemon, pb, wait_for
+
+pytestmark = needs_daemon
+
+
+@pytest.fixture
+def ctr(real):
+    pod = real.run_pod()
+    return real.run_ctr(pod, "sleep", "10000", envs=[pb().KeyValue(key="A", value=b"1")], working_dir="/tmp")
+
+
+def marked(real, mark):
+    return [p for p in all_commands() if mark in p]
+
+
+def all_commands():
+    import glob
+    out = []
+    for p in glob.glob("/proc/[0-9]*/cmdline"):
+        try:
+            with open(p, "rb") as f:
+                out.append(f.read().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            pass
+    return out
+
+
+def test_output_and_exit_code(real, ctr):
+    r = real.exec(ctr, "sh", "-c", "echo out; echo err >&2; exit 3")
+    assert (r.stdout, r.stderr, r.exit_code) == (b"out\n", b"err\n", 3)
+    assert real.exec(ctr, "true").exit_code == 0
+    assert real.exec(ctr, "sh", "-c", "kill -9 $$").exit_code == 137
+    assert real.sh(ctr, "echo $A; pwd") == "1\n/tmp\n"
+    assert real.exec(ctr, "cat").stdout == b"", "there is no input"
+    data = bytes(range(256)) * 10
+    r = real.exec(ctr, "printf", "".join(f"\\{b:03o}" for b in data[:256]))
+    assert r.stdout == data[:256]
+
+
+def test_a_command_that_is_not_there(real, ctr):
+    try:
+        r = real.exec(ctr, "/no/such/command")
+    except Exception as e:
+        assert "/no/such/command" in e.details() and e.code().name != "INTERNAL", (e.code(), e.details())
+    else:
+        assert r.exit_code in (126, 127, 255) and b"/no/such/command" in r.stderr + r.stdout
+
+
+def test_a_timeout_kills_all_descendants(real, ctr):
+    t = time.monotonic()
+    with fails("DEADLINE_EXCEEDED", ctr):
+        real.exec(ctr, "sh", "-c", "(sleep 54321 &) ; sleep 54321 & sleep 54321", timeout=1)
+    assert time.monotonic() - t < 6
+    wait_for(lambda: not marked(real, "sleep 54321"))
+    assert real.status(ctr).state == pb().CONTAINER_RUNNING
+    assert real.exec(ctr, "true").exit_code == 0
+
+
+def test_a_deadline_of_the_call_kills_too(real, ctr):
+    with fails("DEADLINE_EXCEEDED"):
+        real.exec(ctr, "sh", "-c", "sleep 54322; true", rpc_timeout=1)
+    wait_for(lambda: not marked(real, "sleep 54322"))
+
+
+def test_output_is_capped(real, ctr):
+    r = real.exec(ctr, "head", "-c", str(20 << 20), "/dev/zero")
+    assert r.exit_code == 0
+    assert (15 << 20) < len(r.stdout) <= (16 << 20)
+
+
+def test_a_process_in_the_background_does_not_hold_the_answer(real, ctr):
+    t = time.monotonic()
+    r = real.exec(ctr, "sh", "-c", "sleep 30 >/dev/null 2>&1 & echo done")
+    assert (r.stdout, r.exit_code) == (b"done\n", 0)
+    assert time.monotonic() - t < 10
+
+
+def test_many_at_once(real, ctr):
+    out = {}
+
+    def work(i):
+        out[i] = real.exec(ctr, "echo", str(i)).stdout
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(20)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert out == {i: f"{i}\n".encode() for i in range(20)}
+
+
+def test_the_container_ends_meanwhile(real, ctr):
+    f = real.rt.ExecSync.future(pb().ExecSyncRequest(container_id=ctr, cmd=["sleep", "1000"]), timeout=60)
+    time.sleep(0.7)
+    real.stop_ctr(ctr)
+    assert f.result().exit_code == 137
+    with fails("FAILED_PRECONDITION", ctr):
+        real.exec(ctr, "true")
+
+
+def test_in_a_shared_pid_namespace(real):
+    pod = real.run_pod(pid=0)
+    cid = real.run_ctr(pod, "sleep", "1000")
+    with fails("DEADLINE_EXCEEDED"):
+        real.exec(cid, "sh", "-c", "(sleep 54323 &); sleep 54323", timeout=1)
+    wait_for(lambda: not marked(real, "sleep 54323"))
+    assert real.exec(cid, "true").exit_code == 0
+
+
+def test_on_the_nodes_pid_namespace(real):
+    pod = real.run_pod(pid=2)
+    cid = real.run_ctr(pod, "sleep", "1000")
+    with fails("DEADLINE_EXCEEDED"):
+        real.exec(cid, "sh", "-c", "(sleep 54324 &); sleep 54324", timeout=1)
+    wait_for(lambda: not marked(real, "sleep 54324"))

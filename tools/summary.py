@@ -1,0 +1,66 @@
+"""summary.py DIR: what tools/test did, counted. Fails if anything failed or a part did not run."""
+import collections
+import json
+import os
+import sys
+import xml.etree.ElementTree as ET
+
+
+def unit(path):
+    with open(path) as f:
+        for line in f:
+            t = json.loads(line)
+            result = {"OK": "passed", "EXPECTEDFAIL": "passed", "SKIP": "skipped"}.get(t["result"], "failed")
+            yield result, t["name"], "the test says so" if result == "skipped" else ""
+
+
+def integration(path):
+    for case in ET.parse(path).getroot().iter("testcase"):
+        name = f"{case.get('classname', '').split('.')[-1]}::{case.get('name')}"
+        skip = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            yield "failed", name, ""
+        elif skip is not None:
+            yield "skipped", name, skip.get("message") or ""
+        else:
+            yield "passed", name, ""
+
+
+def fuzz(path):
+    with open(path) as f:
+        for line in f:
+            result, name, *why = line.split(" ", 2)
+            yield result, name.strip(), " ".join(why).strip()
+
+
+def main(results):
+    total = collections.Counter()
+    reasons = collections.Counter()
+    failed = []
+    print("== summary")
+    for part, reader, file in (("unit", unit, "unit.json"), ("integration", integration, "integration.xml"),
+                               ("fuzz", fuzz, "fuzz")):
+        path = os.path.join(results, file)
+        if not os.path.exists(path) or os.path.exists(os.path.join(results, f"{part}.broken")):
+            print(f"{part:12} did not run to its end")
+            failed.append(part)
+            continue
+        count = collections.Counter()
+        for result, name, why in reader(path):
+            count[result] += 1
+            if result == "failed":
+                failed.append(f"{part}: {name}")
+            elif result == "skipped":
+                reasons[f"{part}: {why}"] += 1
+        total += count
+        print(f"{part:12} {count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped")
+    print(f"{'all':12} {total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
+    for why, n in sorted(reasons.items()):
+        print(f"  skipped {n}: {why}")
+    for name in failed:
+        print(f"  failed: {name}")
+    return 1 if failed or not total["passed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
