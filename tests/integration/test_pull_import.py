@@ -1,6 +1,8 @@
 """berth-pull: layouts and archives, and the record that comes of them."""
 import json
 import os
+import shutil
+import subprocess
 import tarfile
 
 import pytest
@@ -315,3 +317,47 @@ def test_archive_bomb_of_names(tmp_path):
         for i in range(65537):
             t.addfile(tarfile.TarInfo(f"f{i}"))
     refused(tmp_path, str(tmp_path / "many.tar"), "more than 65536 entries", 8)
+
+
+@pytest.mark.skipif(not shutil.which("skopeo"), reason="needs skopeo")
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive", "oci"])
+def test_what_skopeo_writes(tmp_path, kind):
+    im = two_layers()
+    src = layout(tmp_path, im, "example.com/a/b:1")
+    out = str(tmp_path / "out")
+    env = dict(os.environ, TMPDIR=str(tmp_path))
+    subprocess.run(["skopeo", "--insecure-policy", "copy", "-q", f"oci:{src}:example.com/a/b:1",
+                    f"{kind}:{out}:example.com/a/b:1"], check=True, env=env)
+    p = run_import(tmp_path, out)
+    r = p.records[0]
+    assert r["ref"] == "example.com/a/b:1"
+    assert [x["diff_id"] for x in r["layers"]] == im.diff_ids
+    assert open(p.layer_dir(0, 0) + "/etc/a").read() == "one"
+    if kind != "docker-archive":
+        assert r["id"] == sha(im.config) and r["digest"] == im.desc["digest"]
+
+
+@pytest.mark.skipif(not shutil.which("umoci"), reason="needs umoci")
+def test_what_umoci_writes(tmp_path):
+    def umoci(*a):
+        subprocess.run(["umoci", *a], check=True, cwd=tmp_path, stdout=subprocess.DEVNULL,
+                       stderr=subprocess.DEVNULL)
+    umoci("init", "--layout", "u")
+    umoci("new", "--image", "u:latest")
+    umoci("unpack", "--image", "u:latest", "bundle")
+    root = tmp_path / "bundle/rootfs"
+    (root / "dir").mkdir(mode=0o750)
+    (root / "dir/ä").write_text("one")
+    os.link(root / "dir/ä", root / "hard")
+    os.symlink("dir/ä", root / "link")
+    os.chown(root / "dir/ä", 7, 8)
+    umoci("repack", "--image", "u:latest", "--refresh-bundle", "bundle")
+    shutil.rmtree(root / "dir")
+    umoci("repack", "--image", "u:latest", "--refresh-bundle", "bundle")
+    p = run_import(tmp_path, str(tmp_path / "u"))
+    r = p.layer_dir(0, 0)
+    assert open(r + "/dir/ä").read() == "one" and os.stat(r + "/dir").st_mode & 0o777 == 0o750
+    assert os.stat(r + "/hard").st_ino == os.stat(r + "/dir/ä").st_ino
+    assert (os.stat(r + "/hard").st_uid, os.stat(r + "/hard").st_gid) == (7, 8)
+    assert os.readlink(r + "/link") == "dir/ä"
+    assert os.lstat(p.layer_dir(0, 1) + "/dir").st_rdev == 0
