@@ -21,7 +21,7 @@ struct pull_endpoint {
 	struct pull_place_of place;
 	char *name, *api_host;
 	struct pull_token *token;
-	atomic_bool plain; /* it speaks HTTP without TLS */
+	atomic_int plain; /* 1: it speaks HTTP without TLS */
 };
 
 struct pull_endpoint *pull_endpoint_new(struct pull_place_of *place, struct pull_creds *creds)
@@ -155,7 +155,8 @@ static enum next after_fault(
 	switch (fault) {
 	case PULL_HTTP_TLS:
 	case PULL_HTTP_CONNECT:
-		if (e->place.insecure && !atomic_exchange(&e->plain, true)) {
+		/* With and without TLS by turns: both may be down, and come up again. */
+		if (e->place.insecure && !atomic_fetch_xor(&e->plain, 1)) {
 			berth_error_freep(err);
 			return NEXT_AT_ONCE;
 		}

@@ -175,15 +175,22 @@ static void join_cas(struct pull_http *h)
 	h->ca = berth_strdup(h->certs.ca.data);
 }
 
-static int use_host(struct pull_http *h, const char *host, struct berth_error **ret_err)
+struct origin {
+	char *scheme, *host, *port;
+};
+
+static int use_host(struct pull_http *h, const struct origin *o, struct berth_error **ret_err)
 {
+	_cleanup_free_ char *host = berth_asprintf("%s:%s", o->host, o->port);
+	bool usual = strcmp(o->port, strcmp(o->scheme, "https") == 0 ? "443" : "80") == 0;
+
 	if (h->host && strcmp(h->host, host) == 0)
 		return 0;
 	pull_certs_finish(&h->certs);
 	free(berth_take(h->host));
-	if (pull_certs_find(h->c->certs_dirs, host, &h->certs, ret_err) < 0)
+	if (pull_certs_find(h->c->certs_dirs, o->host, o->port, usual, &h->certs, ret_err) < 0)
 		return -1;
-	h->host = berth_strdup(host);
+	h->host = berth_take(host);
 	join_cas(h);
 	return 0;
 }
@@ -277,10 +284,6 @@ static int run_once(struct pull_http *h, const struct pull_http_request *r, cons
 	        why);
 }
 
-struct origin {
-	char *scheme, *host, *port;
-};
-
 static void origin_finish(struct origin *o)
 {
 	curl_free(o->scheme);
@@ -301,13 +304,6 @@ static int origin_of(const char *url, struct origin *ret)
 		r = 0;
 	curl_url_cleanup(u);
 	return r;
-}
-
-/* As certs.d names it: with the port, where it is not the scheme's own. */
-static char *certs_name(const struct origin *o)
-{
-	bool usual = strcmp(o->port, strcmp(o->scheme, "https") == 0 ? "443" : "80") == 0;
-	return usual ? berth_strdup(o->host) : berth_asprintf("%s:%s", o->host, o->port);
 }
 
 static char *resolve(const char *base, const char *location)
@@ -351,11 +347,10 @@ int pull_http_run(struct pull_http *h, const struct pull_http_request *r,
 		        strcmp(o.scheme, "https") != 0)
 			return berth_error_set(ret_err, BERTH_PERMISSION_DENIED,
 			        "%s redirects to '%.200s' without TLS", r->url, url);
-		_cleanup_free_ char *name = certs_name(&o);
 		bool same = strcmp(first.host, o.host) == 0 && strcmp(first.port, o.port) == 0 &&
 		            strcmp(first.scheme, o.scheme) == 0;
 		pull_http_answer_finish(ret);
-		if (use_host(h, name, ret_err) < 0 ||
+		if (use_host(h, &o, ret_err) < 0 ||
 		        run_once(h, r, url, same, ret, ret_fault, ret_err) < 0)
 			return -1;
 		if (!is_redirect(ret) || r->form) { /* a secret is sent once */

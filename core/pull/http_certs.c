@@ -66,13 +66,14 @@ static int add_dir(struct pull_certs *c, const char *dir, struct berth_error **r
 	return result;
 }
 
-int pull_certs_find(
-        char *const *dirs, const char *host, struct pull_certs *ret, struct berth_error **ret_err)
+int pull_certs_find(char *const *dirs, const char *host, const char *port, bool usual,
+        struct pull_certs *ret, struct berth_error **ret_err)
 {
 	*ret = (struct pull_certs){0};
 	for (size_t i = 0; dirs && dirs[i]; i++) {
-		_cleanup_free_ char *dir = berth_asprintf("%s/%s", dirs[i], host);
-		if (add_dir(ret, dir, ret_err) < 0) {
+		_cleanup_free_ char *full = berth_asprintf("%s/%s:%s", dirs[i], host, port);
+		_cleanup_free_ char *bare = berth_asprintf("%s/%s", dirs[i], host);
+		if (add_dir(ret, full, ret_err) < 0 || (usual && add_dir(ret, bare, ret_err) < 0)) {
 			pull_certs_finish(ret);
 			return -1;
 		}

@@ -2,6 +2,8 @@
 #ifndef BERTH_PULL_HTTP_CERTS_H
 #define BERTH_PULL_HTTP_CERTS_H
 
+#include <stdbool.h>
+
 #include "base/error.h"
 #include "base/mem.h"
 
@@ -10,8 +12,8 @@ struct pull_certs {
 	char *cert_path, *key_path; /* NULL where there is none */
 };
 void pull_certs_finish(struct pull_certs *c);
-/* host with its port where the URL has one. */
-int pull_certs_find(char *const *dirs, const char *host, struct pull_certs *ret,
-        struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* Of HOST:PORT; where the port is the scheme's own (`usual`) the directory may be without it. */
+int pull_certs_find(char *const *dirs, const char *host, const char *port, bool usual,
+        struct pull_certs *ret, struct berth_error **ret_err) BERTH_MUST_CHECK;
 
 #endif

@@ -1,5 +1,6 @@
 /* core/pull: digests, decompression, registries.conf, references, credentials, challenges,
  * platforms. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,10 +12,12 @@
 #include <zstd.h>
 #include <cmocka.h>
 
+#include "base/fd.h"
 #include "base/mem.h"
 #include "pull/auth.h"
 #include "pull/decode.h"
 #include "pull/digest.h"
+#include "pull/http_certs.h"
 #include "pull/image.h"
 #include "pull/registries.h"
 #include "pull/token.h"
@@ -330,6 +333,46 @@ static void platforms_rank_by_what_runs(void **state)
 	assert_int_equal(rank("{}", "arm64", ""), 0);
 }
 
+static void put(const char *dir, const char *sub, const char *name, const char *text)
+{
+	_cleanup_free_ char *d = berth_asprintf("%s/%s", dir, sub);
+	_cleanup_free_ char *f = berth_asprintf("%s/%s", d, name);
+	assert_int_equal(berth_mkdir_p(d, 0755), 0);
+	assert_int_equal(berth_write_file_atomic(AT_FDCWD, f, text, strlen(text), 0600, false), 0);
+}
+
+static void certificates_are_found_by_host_and_port(void **state)
+{
+	char top[] = "/tmp/berth-pull-certs-XXXXXX";
+	assert_non_null(mkdtemp(top));
+	char *dirs[] = {(char[]){"/nonexistent"}, top, NULL};
+	struct pull_certs c;
+	struct berth_error *err = NULL;
+
+	put(top, "h", "a.crt", "BARE");
+	put(top, "h:443", "a.crt", "USUAL");
+	put(top, "h:5000", "a.crt", "OTHER");
+	put(top, "h:5000", "b.crt", "MORE");
+	put(top, "k", "c.cert", "x");
+	assert_int_equal(pull_certs_find(dirs, "h", "443", true, &c, &err), 0);
+	assert_string_equal(c.ca.data, "USUAL\nBARE\n");
+	pull_certs_finish(&c);
+	assert_int_equal(pull_certs_find(dirs, "h", "5000", false, &c, &err), 0);
+	assert_string_equal(c.ca.data, "OTHER\nMORE\n");
+	pull_certs_finish(&c);
+	assert_int_equal(pull_certs_find(dirs, "other", "443", true, &c, &err), 0);
+	assert_int_equal(c.ca.len, 0);
+	assert_int_equal(pull_certs_find(dirs, "k", "443", true, &c, &err), -1);
+	assert_int_equal(err->code, BERTH_FAILED_PRECONDITION);
+	err = berth_error_free(err);
+	put(top, "k", "c.key", "y");
+	assert_int_equal(pull_certs_find(dirs, "k", "443", true, &c, &err), 0);
+	assert_non_null(strstr(c.cert_path, "/k/c.cert"));
+	assert_non_null(strstr(c.key_path, "/k/c.key"));
+	pull_certs_finish(&c);
+	assert_int_equal(berth_rm_tree(AT_FDCWD, top), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -343,6 +386,7 @@ int main(void)
 	        cmocka_unit_test(challenges_are_read),
 	        cmocka_unit_test(the_most_specific_key_of_an_auth_file_counts),
 	        cmocka_unit_test(platforms_rank_by_what_runs),
+	        cmocka_unit_test(certificates_are_found_by_host_and_port),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
