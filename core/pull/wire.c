@@ -20,8 +20,9 @@ struct pull_wire {
 	bool started;
 	pthread_mutex_t lock;
 	pthread_cond_t arrived;
-	json_t *have;
-	bool stored;
+	bool have_known, stored;
+	size_t n_have;
+	bool *have;
 	int dirs[BERTH_LIMIT_IMAGE_LAYERS];
 	char *buf;
 };
@@ -47,7 +48,7 @@ struct pull_wire *pull_wire_free(struct pull_wire *w)
 		pthread_join(w->reader, NULL);
 	}
 	berth_close(w->fd);
-	json_decref(w->have);
+	free(w->have);
 	for (size_t i = 0; i < BERTH_ARRAY_LEN(w->dirs); i++)
 		berth_close(w->dirs[i]);
 	pthread_cond_destroy(&w->arrived);
@@ -100,6 +101,16 @@ int pull_wire_recv(struct pull_wire *w, json_t **ret, int *ret_fd, struct berth_
 	return r < 0 ? -1 : 0;
 }
 
+static void take_have(struct pull_wire *w, const json_t *list)
+{
+	free(w->have);
+	w->n_have = json_array_size(list);
+	w->have = berth_new_array(bool, w->n_have);
+	for (size_t i = 0; i < w->n_have; i++)
+		w->have[i] = json_is_true(json_array_get(list, i));
+	w->have_known = true;
+}
+
 static void take_packet(struct pull_wire *w, json_t *p, int fd)
 {
 	const char *t = json_string_value(json_object_get(p, "t"));
@@ -109,8 +120,7 @@ static void take_packet(struct pull_wire *w, json_t *p, int fd)
 		t = "";
 	pthread_mutex_lock(&w->lock);
 	if (strcmp(t, "have") == 0) {
-		json_decref(w->have);
-		w->have = json_incref(json_object_get(p, "have"));
+		take_have(w, json_object_get(p, "have"));
 	} else if (strcmp(t, "stored") == 0) {
 		w->stored = true;
 	} else if (strcmp(t, "dir") == 0 && fd >= 0 && n >= 0 && n < BERTH_LIMIT_IMAGE_LAYERS) {
@@ -240,21 +250,16 @@ void pull_wire_send_error(struct pull_wire *w, const struct berth_error *err)
 int pull_wire_wait_have(struct pull_wire *w, size_t n, bool **ret, struct berth_error **ret_err)
 {
 	pthread_mutex_lock(&w->lock);
-	while (!w->have)
+	while (!w->have_known)
 		pthread_cond_wait(&w->arrived, &w->lock);
-	json_t *have = berth_take(w->have);
+	w->have_known = false;
+	_cleanup_free_ bool *have = berth_take(w->have);
+	bool ok = w->n_have == n;
 	pthread_mutex_unlock(&w->lock);
-
-	int result = 0;
-	if (json_array_size(have) == n) {
-		*ret = berth_new_array(bool, n);
-		for (size_t i = 0; i < n; i++)
-			(*ret)[i] = json_is_true(json_array_get(have, i));
-	} else {
-		result = berth_error_set(ret_err, BERTH_INTERNAL, "malformed `have` from berthd");
-	}
-	json_decref(have);
-	return result;
+	if (!ok)
+		return berth_error_set(ret_err, BERTH_INTERNAL, "malformed `have` from berthd");
+	*ret = berth_take(have);
+	return 0;
 }
 
 int pull_wire_wait_dir(struct pull_wire *w, size_t layer)
