@@ -153,11 +153,48 @@ static int make_rest(
 	return 0;
 }
 
+/* A whiteout on the way, made by this layer before: the directory that is there now hides what the
+ * layers below have of it. 1: one was replaced. */
+static int replace_whiteout(struct pull_tree *t, const char *parent, struct berth_error **ret_err)
+{
+	_cleanup_free_ char *part = berth_strdup(parent);
+
+	for (char *end = strchrnul(part, '/');; end = strchrnul(end + 1, '/')) {
+		char kept = *end;
+		*end = '\0';
+		char *slash = strrchr(part, '/');
+		_cleanup_free_ char *above =
+		        berth_strndup(part, slash ? (size_t)(slash - part) : 0);
+		_cleanup_close_ int dir =
+		        pull_tree_open_beneath(t->root, above, O_PATH | O_DIRECTORY);
+		struct pull_place pl = {.dir = dir, .base = slash ? slash + 1 : part};
+		struct stat st;
+		if (dir < 0 || fstatat(dir, pl.base, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			return 0;
+		if (S_ISCHR(st.st_mode) && st.st_rdev == 0) {
+			if (unlinkat(dir, pl.base, 0) < 0 || mkdirat(dir, pl.base, 0755) < 0)
+				return berth_error_errno(
+				        ret_err, errno, "replace whiteout '%s'", part);
+			return pull_tree_opaque(t, &pl, ret_err) < 0 ? -1 : 1;
+		}
+		if (!kept)
+			return 0;
+		*end = kept;
+	}
+}
+
 static int open_parent(
         struct pull_tree *t, const char *parent, bool make, int *ret, struct berth_error **ret_err)
 {
 	_cleanup_close_ int fd = pull_tree_open_beneath(t->root, parent, O_PATH | O_DIRECTORY);
 
+	if (fd == -ENOTDIR && make && t->o.whiteout == PULL_WHITEOUT_OVERLAY) {
+		int r = replace_whiteout(t, parent, ret_err);
+		if (r < 0)
+			return -1;
+		if (r > 0)
+			fd = pull_tree_open_beneath(t->root, parent, O_PATH | O_DIRECTORY);
+	}
 	if (fd == -ENOENT && make) {
 		_cleanup_free_ char *part = berth_strdup(parent);
 		do {

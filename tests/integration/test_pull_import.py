@@ -361,3 +361,23 @@ def test_what_umoci_writes(tmp_path):
     assert (os.stat(r + "/hard").st_uid, os.stat(r + "/hard").st_gid) == (7, 8)
     assert os.readlink(r + "/link") == "dir/ä"
     assert os.lstat(p.layer_dir(0, 1) + "/dir").st_rdev == 0
+
+
+def test_five_hundred_layers(tmp_path):
+    im = Image([Tar().add(f"f{i}", data=str(i)) for i in range(500)])
+    p = run_import(tmp_path, layout(tmp_path, im), parallel=16, timeout=120)
+    assert sorted(p.opened) == list(range(500))
+    assert [x["chain_id"] for x in p.records[0]["layers"]] == chain_ids(im.diff_ids)
+    assert all(os.listdir(p.layer_dir(0, i)) == [f"f{i}"] for i in range(500))
+
+
+def test_record_with_much_in_it(tmp_path):
+    labels = {f"label-{i}": "v" * 1000 for i in range(3000)}
+    p = run_import(tmp_path, layout(tmp_path, Image([Tar().add("x")], config={"Labels": labels})))
+    assert p.records[0]["config"]["labels"] == labels
+    labels = {f"label-{i}": "\x01" * 700 for i in range(950)}  # six bytes each in JSON
+    im = Image([Tar().add("x")], config={"Labels": labels})
+    assert len(im.config) < 4 << 20
+    assert run_import(tmp_path, layout(tmp_path, im, dirname="l2")).records
+    im = Image([Tar().add("x")], config={"Labels": {"x": "v" * (4 << 20)}})
+    refused(tmp_path, layout(tmp_path, im, dirname="l3"), "larger than 4194304 bytes", 8)

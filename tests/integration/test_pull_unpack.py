@@ -185,6 +185,15 @@ def test_overlay_whiteouts(tmp_path):
     assert p.unpacked[(0, 0)]["paths"] == ["d", "imp"]
 
 
+def test_entries_below_a_whiteout_of_the_same_layer(tmp_path):
+    t = Tar().add(".wh.d").add("d/f").add("e/.wh.x").add("e/x/y/z").add(".wh.q").add("q/.wh.r")
+    p, r = one(tmp_path, t)
+    assert sorted(os.listdir(r)) == ["d", "e", "q"] and os.listdir(r + "/d") == ["f"]
+    assert os.listdir(r + "/e/x/y") == ["z"] and is_whiteout(r, "q/r")
+    assert {i for n, i in p.opaque} == {lstat(r, x).st_ino for x in ("d", "e/x", "q")}
+    assert p.unpacked[(0, 0)]["paths"] == ["e", "e/x/y"]
+
+
 def test_aufs_whiteouts_keep_their_names(tmp_path):
     t = Tar().add("d/.wh.gone").dir("o").add("o/.wh..wh..opq").add("o/f").add(".wh..wh.plnk/x")
     p, r = one(tmp_path, t, whiteout="aufs")
