@@ -1,9 +1,11 @@
 #include "cni.h"
 
 #include <errno.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "berth/util.h"
@@ -45,6 +47,13 @@ static berth_status save(struct cni *c, struct berth_op *op, const struct record
 
 /* ---- DEL ---- */
 
+/* The file stays where a namespace was unmounted from it: after a reboot, for one. */
+static bool is_namespace(const char *path)
+{
+	struct statfs s;
+	return *path && statfs(path, &s) == 0 && s.f_type == NSFS_MAGIC;
+}
+
 /* In reverse order, all of it even where one fails. The first failure is what is reported. */
 static berth_status release(struct cni *c, struct berth_op *op, const struct record *r)
 {
@@ -60,7 +69,7 @@ static berth_status release(struct cni *c, struct berth_op *op, const struct rec
 	struct call call = {.command = "DEL",
 	        .sandbox_id = record_str(r, "sandbox_id"),
 	        /* A namespace that is gone is told by an empty name. */
-	        .netns = *netns && access(netns, F_OK) == 0 ? netns : "",
+	        .netns = is_namespace(netns) ? netns : "",
 	        .ifname = record_str(r, "ifname"),
 	        .args = record_str(r, "args"),
 	        .caps = json_object_get(r->json, "caps"),
