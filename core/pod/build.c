@@ -319,6 +319,7 @@ static int build(struct berth_pod *p, struct berth_error **ret_err)
 {
 	_cleanup_free_ char *dir = berth_pod_dir(p);
 
+	p->created_ns = berth_realtime_ns();
 	p->shared_pid = berth_pod_pid_mode(p->config) == RUNTIME__V1__NAMESPACE_MODE__POD;
 	berth_fault("pod-intent-before");
 	if (berth_pod_save(p, BERTH_POD_CREATING, ret_err) < 0)
@@ -352,7 +353,8 @@ int berth_pod_build(struct berth_pod *p, struct berth_error **ret_err)
 		return 0;
 	struct berth_error *err = NULL;
 	if (berth_pod_destroy(p, &err) < 0) {
-		/* Its intent stays on disk: the next start tries again. */
+		/* Its intent stays on disk: a removal or the next start tries again. */
+		p->undo_failed = true;
 		berth_log_error("undoing a pod sandbox failed", "pod", p->id, "error", err->msg);
 		berth_error_free(err);
 	}

@@ -39,7 +39,8 @@ struct berth_pod {
 	struct berth_gate gate;
 	/* While CREATING: who asked, and what came of it. */
 	struct berth_pod_waiter *waiters;
-	bool unclaimed; /* made for a client that had gone: a retry gets it */
+	bool unclaimed;   /* made for a client that had gone: a retry gets it */
+	bool undo_failed; /* it was not made, and what it has did not go: listed, to be removed */
 	bool in_table;
 	UT_hash_handle hh_id, hh_name;
 };

@@ -38,7 +38,9 @@ static void run_end(struct run *r)
 	struct berth_pod *p = r->pod;
 	bool heard = false;
 
-	if (r->err)
+	if (r->err && p->undo_failed)
+		p->phase = BERTH_POD_STOPPED;
+	else if (r->err)
 		berth_pods_drop(p);
 	else
 		p->phase = BERTH_POD_READY;
