@@ -313,6 +313,7 @@ static void on_signal(uv_signal_t *h, int signum)
 	notify("STOPPING=1");
 	berth_log_info("shutting down; containers go on");
 	berth_network_finish(&p->d);
+	berth_pulls_end(&p->d);
 	berth_grpc_server_drain(p->server, DRAIN_MS, drained, p);
 }
 
@@ -333,10 +334,20 @@ static void tear_down(struct process *p)
 {
 	p->d.draining = true;
 	p->server = berth_grpc_server_free(p->server);
+	berth_pulls_end(&p->d);
+	berth_execs_end(&p->d);
+	for (int ms = 0; (p->d.images->pulls || !berth_execs_over(&p->d)) && ms < DRAIN_MS; ms++) {
+		uv_run(berth_loop_uv(p->d.loop), UV_RUN_NOWAIT);
+		usleep(1000);
+	}
 	p->d.flows = berth_pool_free(p->d.flows);
 	berth_monitor_finish();
 	berth_network_finish(&p->d);
 	uv_run(berth_loop_uv(p->d.loop), UV_RUN_NOWAIT); /* what the flows posted at their end */
+	struct berth_container *c, *tmp;
+	HASH_ITER (hh, p->containers.by_id, c, tmp) {
+		berth_container_forsake(c);
+	}
 	p->d.plugins = berth_plugin_host_free(p->d.plugins);
 	forget_objects(p);
 	berth_child_finish();

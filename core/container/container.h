@@ -90,6 +90,8 @@ void berth_container_start(struct berth_container *c, berth_done_fn done, void *
 /* done when it has ended. A shorter grace than a stop under way has left shortens that. */
 void berth_container_stop(
         struct berth_container *c, uint64_t grace_ms, berth_done_fn done, void *arg);
+/* At the end of the daemon: who waits for its end gets UNAVAILABLE. */
+void berth_container_forsake(struct berth_container *c);
 /* Kills what runs, removes everything. */
 void berth_container_remove(struct berth_container *c, berth_done_fn done, void *arg);
 /* An EXIT or OOM event, or the start of the daemon: re-reads the state. */

@@ -34,14 +34,34 @@ struct question {
 	char *bundle;
 };
 
-static void wake_waiters(struct berth_container *c)
+static void tell_waiters(struct berth_container *c, const struct berth_error *err)
 {
 	while (c->exit_waits) {
 		struct berth_ctr_exit_wait *w = c->exit_waits;
 		c->exit_waits = w->next;
-		w->done(NULL, w->arg);
+		w->done(err, w->arg);
 		free(w);
 	}
+}
+
+static void wake_waiters(struct berth_container *c)
+{
+	tell_waiters(c, NULL);
+}
+
+static struct berth_error *shutting_down(const struct berth_container *c)
+{
+	struct berth_error *err = NULL;
+	berth_error_set(&err, BERTH_UNAVAILABLE, "container %s: berthd is shutting down", c->id);
+	return err;
+}
+
+void berth_container_forsake(struct berth_container *c)
+{
+	struct berth_error *err = shutting_down(c);
+	c->kill_timer = berth_timer_free(c->kill_timer);
+	tell_waiters(c, err);
+	berth_error_free(err);
 }
 
 struct killing {
@@ -258,6 +278,10 @@ static void stop_turn(void *arg)
 
 	if (!c->in_table || c->phase == BERTH_CTR_EXITED || c->phase == BERTH_CTR_REMOVING) {
 		s->done(NULL, s->arg);
+	} else if (!c->d->flows) {
+		struct berth_error *err = shutting_down(c);
+		s->done(err, s->arg);
+		berth_error_free(err);
 	} else if (!c->pod->handler) {
 		struct berth_error *err = NULL;
 		berth_error_set(&err, BERTH_FAILED_PRECONDITION,

@@ -33,7 +33,7 @@ struct berth_exec {
 	size_t total_max;
 	uint64_t timeout_s;
 	struct berth_timer *timeout, *drain;
-	bool begun, begin_over, ended, killing, done;
+	bool begun, begin_over, ended, killing, done, abandoned;
 	struct berth_error *err;
 	berth_exec_fn fn;
 	void *arg;
@@ -148,6 +148,7 @@ static void timed_out(void *arg)
 
 void berth_exec_abandon(struct berth_exec *e)
 {
+	e->abandoned = true;
 	if (!e->err)
 		berth_error_set(&e->err, BERTH_CANCELLED,
 		        "container %s: the command \"%s\" was abandoned", e->c->id, e->argv[0]);
@@ -278,4 +279,17 @@ struct berth_exec *berth_exec_sync(struct berth_container *c, size_t argc, char 
 		berth_loop_post(d->loop, begin_done, e);
 	}
 	return e;
+}
+
+void berth_execs_end(struct berth_daemon *d)
+{
+	for (struct berth_exec *e = d->execs ? d->execs->first : NULL; e; e = e->next) {
+		if (!e->abandoned)
+			berth_exec_abandon(e);
+	}
+}
+
+bool berth_execs_over(const struct berth_daemon *d)
+{
+	return !d->execs || !d->execs->first;
 }

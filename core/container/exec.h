@@ -25,4 +25,8 @@ void berth_exec_abandon(struct berth_exec *e);
 void berth_exec_ended(struct berth_daemon *d, const char *object_id, const char *exec_id,
         const struct berth_exit *exit);
 
+/* At the end of the daemon: abandons all of them. */
+void berth_execs_end(struct berth_daemon *d);
+bool berth_execs_over(const struct berth_daemon *d);
+
 #endif

@@ -57,6 +57,9 @@ struct berth_pull_part;
 struct berth_pull_part *berth_pull_join(struct berth_daemon *d, const struct berth_pull_request *r,
         berth_pull_progress_fn progress, berth_image_fn fn, void *arg);
 void berth_pull_leave(struct berth_pull_part *p); /* fn does not run */
+/* At the end of the daemon: all pulls fail with UNAVAILABLE, and no new one begins once the daemon
+ * drains. They are gone when images->pulls is NULL. */
+void berth_pulls_end(struct berth_daemon *d);
 
 /* Removes all tags of the image and its layers that no other image has. In use:
  * FAILED_PRECONDITION. */

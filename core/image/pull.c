@@ -618,7 +618,9 @@ struct berth_pull_part *berth_pull_join(struct berth_daemon *d, const struct ber
 	part->progress = progress;
 	part->fn = fn;
 	part->arg = arg;
-	if (r->ref && berth_ref_parse(r->ref, &ref, &err) < 0)
+	if (d->draining)
+		berth_error_set(&err, BERTH_UNAVAILABLE, "berthd is shutting down");
+	if (err || (r->ref && berth_ref_parse(r->ref, &ref, &err) < 0))
 		return refuse(d, part, err);
 	_cleanup_free_ char *name = join_key(r, &ref), *who = NULL;
 	struct berth_pull *p = find_same(d, name, r->auth, r->platform, &who);
@@ -669,4 +671,15 @@ void berth_pull_leave(struct berth_pull_part *part)
 		return;
 	berth_error_set(&err, BERTH_CANCELLED, "pull of %s: nobody waits for it any more", p->key);
 	pull_fail(p, err);
+}
+
+void berth_pulls_end(struct berth_daemon *d)
+{
+	for (struct berth_pull *p = d->images->pulls, *next; p; p = next) {
+		struct berth_error *err = NULL;
+		next = p->next;
+		berth_error_set(
+		        &err, BERTH_UNAVAILABLE, "pull of %s: berthd is shutting down", p->key);
+		pull_fail(p, err);
+	}
 }

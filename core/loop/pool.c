@@ -205,6 +205,8 @@ static void work_run(void *arg)
 
 int berth_work(struct berth_pool *p, struct berth_loop *l, berth_fn work, berth_fn done, void *arg)
 {
+	if (!p)
+		return -EAGAIN;
 	struct work *w = berth_new(struct work);
 	*w = (struct work){.loop = l, .work = work, .done = done, .arg = arg};
 	int r = berth_pool_run(p, work_run, w);

@@ -29,7 +29,7 @@ void berth_pool_unstuck(struct berth_pool *p); /* the stuck one came back */
 struct berth_pool *berth_pool_free(struct berth_pool *p);
 
 /* [loop] The common pattern: work(arg) on a worker of `p`, then done(arg) on the loop. Where the
- * queue is full, -EAGAIN is returned and neither is called. */
+ * queue is full, or the pool is gone (NULL), -EAGAIN is returned and neither is called. */
 int berth_work(struct berth_pool *p, struct berth_loop *l, berth_fn work, berth_fn done,
         void *arg) BERTH_MUST_CHECK;
 
