@@ -412,3 +412,19 @@ def test_a_client_vanishes_in_import(make_daemon):
     wait_for(lambda: not [p for p in d.pids() if "berth-pull" in p[1]])
     d.inject()
     d.import_image()
+
+
+def test_sigterm_while_stops_and_execs_are_under_way(make_daemon):
+    d = make_daemon(fake=True)
+    d.inject(ignore_term=1)
+    pod = d.run_pod()
+    cid = d.run_ctr(pod, "sh")
+    stop = d.rt.StopContainer.future(pb().StopContainerRequest(container_id=cid, timeout=300), timeout=60)
+    run = d.rt.ExecSync.future(pb().ExecSyncRequest(container_id=cid, cmd=["sleep", "1000"], timeout=5), timeout=60)
+    time.sleep(0.5)
+    d.stop()
+    for f in (stop, run):
+        with fails("UNAVAILABLE|CANCELLED|DEADLINE_EXCEEDED"):
+            f.result()
+    d.start()
+    assert d.status(cid).state == pb().CONTAINER_RUNNING

@@ -1,0 +1,169 @@
+"""A network that is not there yet, or not any more."""
+import glob
+import json
+import os
+import subprocess
+import time
+
+import pytest
+
+from daemon import fails, needs_cni, pb, wait_for
+
+pytestmark = needs_cni
+
+
+def condition(d):
+    c, = [c for c in d.rt.Status(pb().StatusRequest()).status.conditions if c.type == "NetworkReady"]
+    return c
+
+
+def test_a_pod_waits_for_its_network(make_daemon):
+    d = make_daemon(cni=False)
+    c = condition(d)
+    assert not c.status and c.reason == "NetworkPluginNotReady" and d.cni_dir in c.message
+    host = d.run_pod()  # needs none
+    t = time.monotonic()
+    with fails("UNAVAILABLE", "network", d.cni_dir):
+        d.run_pod(host_network=False, timeout=2)
+    assert 1 < time.monotonic() - t < 2
+    assert [p.id for p in d.pods()] == [host[0]]
+    config = d.pod_config(host_network=False)
+    f = d.rt.RunPodSandbox.future(pb().RunPodSandboxRequest(config=config), timeout=30)
+    time.sleep(0.5)
+    assert not f.done()
+    t = time.monotonic()
+    d.write_conflist()
+    pod = (f.result().pod_sandbox_id, config)
+    assert time.monotonic() - t < 5
+    assert d.pod_status(pod).network.ip
+    assert condition(d).status
+    os.unlink(f"{d.cni_dir}/10-test.conflist")
+    wait_for(lambda: not condition(d).status)
+    # What was attached is detached all the same.
+    d.remove_pod(pod)
+    assert d.veths() == [] and d.lease_files() == []
+
+
+SCRIPT = """#!/bin/sh
+# Fails ADD or DEL while a file says so.
+if [ "$CNI_COMMAND" = VERSION ]; then
+	echo '{"cniVersion":"1.0.0","supportedVersions":["0.4.0","1.0.0"]}'
+	exit 0
+fi
+if [ -e "$(dirname "$0")/fail-$CNI_COMMAND" ]; then
+	echo "{\\"cniVersion\\":\\"1.0.0\\",\\"code\\":11,\\"msg\\":\\"$CNI_COMMAND fails for the test\\"}"
+	exit 1
+fi
+[ "$CNI_COMMAND" = ADD ] && echo '{"cniVersion":"1.0.0","ips":[{"address":"10.9.8.7/24"}]}'
+exit 0
+"""
+
+
+@pytest.fixture
+def scripted(make_daemon):
+    d = make_daemon(cni=False, start=False)
+    os.makedirs(f"{d.tmp}/bin")
+    with open(f"{d.tmp}/bin/scripted", "w") as f:
+        f.write(SCRIPT)
+    os.chmod(f"{d.tmp}/bin/scripted", 0o755)
+    with open(f"{d.cni_dir}/10.conflist", "w") as f:
+        json.dump({"cniVersion": "1.0.0", "name": "scripted", "plugins": [{"type": "scripted"}]}, f)
+    with open(f"{d.tmp}/berth.yaml") as f:
+        config = json.load(f)
+    config["plugins"]["net-cni"]["bin_dirs"] = [f"{d.tmp}/bin"]
+    with open(f"{d.tmp}/berth.yaml", "w") as f:
+        json.dump(config, f)
+    return d.start()
+
+
+def switch(d, what, on):
+    path = f"{d.tmp}/bin/fail-{what}"
+    open(path, "w").close() if on else os.unlink(path)
+
+
+def test_a_network_that_cannot_be_attached(scripted):
+    d = scripted
+    switch(d, "ADD", True)
+    config = d.pod_config(host_network=False)
+    with fails("INTERNAL|FAILED_PRECONDITION|UNAVAILABLE|UNKNOWN", "scripted", "ADD fails for the test"):
+        d.run_pod(config=config)
+    assert d.pods() == []
+    d.check_clean()
+    switch(d, "ADD", False)
+    assert d.pod_status(d.run_pod(config=config)).network.ip == "10.9.8.7"
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_network_that_cannot_be_undone(scripted, restart):
+    d = scripted
+    switch(d, "ADD", True)
+    switch(d, "DEL", True)
+    with fails("INTERNAL|FAILED_PRECONDITION|UNAVAILABLE|UNKNOWN", "ADD fails for the test"):
+        d.run_pod(host_network=False)
+    # It holds something: who cleans up must see it.
+    p, = d.pods()
+    assert p.state == pb().SANDBOX_NOTREADY
+    with fails("INTERNAL|FAILED_PRECONDITION|UNAVAILABLE|UNKNOWN", "DEL fails for the test"):
+        d.remove_pod((p.id, None))
+    assert [x.id for x in d.pods()] == [p.id]
+    switch(d, "DEL", False)
+    if restart:
+        d.kill9()
+        d.start()
+    d.remove_pod((p.id, None))
+    assert d.pods() == []
+    d.check_clean()
+
+
+def test_a_network_that_cannot_be_detached(scripted):
+    d = scripted
+    pod = d.run_pod(host_network=False)
+    switch(d, "DEL", True)
+    for _ in range(2):
+        with fails("INTERNAL|FAILED_PRECONDITION|UNAVAILABLE|UNKNOWN", "DEL fails for the test", pod[0]):
+            d.stop_pod(pod)
+    assert d.pod_status(pod).state == pb().SANDBOX_READY
+    d.kill9()
+    d.start()
+    with fails("INTERNAL|FAILED_PRECONDITION|UNAVAILABLE|UNKNOWN", "DEL fails for the test", pod[0]):
+        d.remove_pod(pod)
+    switch(d, "DEL", False)
+    d.stop_pod(pod)
+    d.remove_pod(pod)
+
+
+def test_addresses_run_out_and_come_back(make_daemon):
+    d = make_daemon()
+    with open(f"{d.cni_dir}/10-test.conflist") as f:
+        text = f.read()
+    with open(f"{d.cni_dir}/10-test.conflist", "w") as f:
+        f.write(text.replace(f"10.{d.net}.0.0/24", f"10.{d.net}.0.0/29"))
+    time.sleep(1)
+    pods = [d.run_pod(host_network=False) for _ in range(5)]
+    with fails("INTERNAL|RESOURCE_EXHAUSTED|UNAVAILABLE|UNKNOWN|FAILED_PRECONDITION", "network"):
+        d.run_pod(host_network=False)
+    assert len(d.pods()) == 5 and len(d.veths()) == 5
+    d.remove_pod(pods[0])
+    assert len(d.lease_files()) == 4
+    d.run_pod(host_network=False)
+
+
+def test_the_namespace_is_gone_before_the_stop(make_daemon):
+    d = make_daemon()
+    pod = d.run_pod(host_network=False)
+    net = f"{d.run}/ns/{pod[0]}/net"
+    subprocess.run(["umount", net], check=True)
+    d.stop_pod(pod)
+    d.remove_pod(pod)
+    assert d.lease_files() == []
+
+
+def test_removing_works_without_the_cni_directory(make_daemon):
+    d = make_daemon()
+    pod = d.run_pod(host_network=False)
+    for f in glob.glob(f"{d.cni_dir}/*"):
+        os.unlink(f)
+    d.kill9()
+    d.start()
+    d.remove_pod(pod)
+    assert d.veths() == [] and d.lease_files() == []
