@@ -317,6 +317,22 @@ static void on_exit_of_puller(pid_t pid, int status, void *arg)
 	pull_end(p);
 }
 
+/* Of our own environment it gets what tells libcurl of proxies. */
+static char **puller_env(void)
+{
+	static const char *const names[] = {"http_proxy", "HTTP_PROXY", "https_proxy",
+	        "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"};
+	char **env = berth_strv_append(NULL, "PATH=/usr/sbin:/usr/bin:/sbin:/bin");
+
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(names); i++) {
+		const char *value = getenv(names[i]);
+		_cleanup_free_ char *line = berth_asprintf("%s=%s", names[i], value ? value : "");
+		if (value)
+			env = berth_strv_append(env, line);
+	}
+	return env;
+}
+
 static int start_puller(struct berth_pull *p, struct berth_error **ret_err)
 {
 	int pair[2];
@@ -326,8 +342,10 @@ static int start_puller(struct berth_pull *p, struct berth_error **ret_err)
 	for (int i = 0; i < 2; i++)
 		setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
 	_cleanup_free_ char *helper = berth_path(p->d->helpers_dir, "berth-pull", NULL);
+	_cleanup_(berth_strv_freep) char **env = puller_env();
 	const char *const argv[] = {helper, NULL};
 	struct berth_child_spec spec = {.argv = argv,
+	        .envp = (const char *const *)env,
 	        .stdio = {-1, -1, STDERR_FILENO},
 	        .keep_fds = &pair[1],
 	        .n_keep_fds = 1,

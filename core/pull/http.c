@@ -12,6 +12,7 @@
 #include "base/limits.h"
 #include "berth-config.h"
 #include "pull/http_certs.h"
+#include "pull/ref.h"
 
 enum { CONNECT_MS = 15000, RECEIVE_BUFFER = 512 * 1024 };
 
@@ -254,7 +255,7 @@ static enum pull_http_fault fault_of(CURLcode code, const struct exchange *x)
 }
 
 static int run_once(struct pull_http *h, const struct pull_http_request *r, const char *url,
-        bool with_auth, struct pull_http_answer *a, enum pull_http_fault *fault,
+        bool local, bool with_auth, struct pull_http_answer *a, enum pull_http_fault *fault,
         struct berth_error **ret_err)
 {
 	struct exchange x = {.h = h, .r = r, .a = a, .active_ns = berth_now_ns()};
@@ -268,6 +269,8 @@ static int run_once(struct pull_http *h, const struct pull_http_request *r, cons
 		headers = curl_slist_append(headers, line);
 	}
 	set_up(h, r, url, headers, &x);
+	if (local)
+		curl_easy_setopt(h->curl, CURLOPT_NOPROXY, "*");
 	curl_easy_setopt(h->curl, CURLOPT_ERRORBUFFER, text);
 	CURLcode code = curl_easy_perform(h->curl);
 	curl_easy_setopt(h->curl, CURLOPT_ERRORBUFFER, NULL);
@@ -351,7 +354,8 @@ int pull_http_run(struct pull_http *h, const struct pull_http_request *r,
 		            strcmp(first.scheme, o.scheme) == 0;
 		pull_http_answer_finish(ret);
 		if (use_host(h, &o, ret_err) < 0 ||
-		        run_once(h, r, url, same, ret, ret_fault, ret_err) < 0)
+		        run_once(h, r, url, pull_host_is_loopback(o.host), same, ret, ret_fault,
+		                ret_err) < 0)
 			return -1;
 		if (!is_redirect(ret) || r->form) { /* a secret is sent once */
 			*ret_fault = PULL_HTTP_NONE;

@@ -17,7 +17,7 @@
 #include "pull/registry.h"
 #include "pull/session.h"
 
-enum { PARALLEL_MAX = 16 };
+enum { PARALLEL_MAX = 32 };
 
 static const char *text_of(const json_t *o, const char *key)
 {
@@ -147,6 +147,11 @@ static int run_pull(const struct pull_session *s, const json_t *first, struct be
 	_cleanup_(pull_ref_finish) struct pull_ref ref = {0};
 	bool found;
 
+	/* libcurl leaves out this one, which a web server's child could be made to have; others
+	 * read it. */
+	const char *proxy = getenv("HTTP_PROXY");
+	if (proxy)
+		setenv("http_proxy", proxy, 0);
 	if (pull_ref_parse(text, &ref, ret_err) < 0 || pull_http_global_init(ret_err) < 0)
 		return -1;
 	int r = *ref.host ? pull_from(s, first, &ref, text, &found, ret_err)

@@ -3,6 +3,8 @@ import base64
 import http.server
 import json
 import re
+import socket
+import socketserver
 import ssl
 import subprocess
 import threading
@@ -198,6 +200,54 @@ class Registry:
         self.reply(h, status, body[:cut], Content_Length=len(body), **extra)
         h.close_connection = True
         h.connection.close()
+
+
+class Proxy:
+    """An HTTP proxy that tunnels to loopback, whatever the host is called."""
+
+    def __init__(self):
+        self.log = []
+        outer = self
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                line = self.rfile.readline().decode()
+                while self.rfile.readline().strip():
+                    pass
+                outer.log.append(line.strip())
+                port = int(line.split()[1].rsplit(":", 1)[1])
+                with socket.create_connection(("127.0.0.1", port)) as far:
+                    self.wfile.write(b"HTTP/1.1 200 go on\r\n\r\n")
+                    other = threading.Thread(target=outer.copy, args=(far, self.connection))
+                    other.start()
+                    outer.copy(self.connection, far)
+                    other.join()
+
+        class Server(socketserver.ThreadingTCPServer):
+            daemon_threads = allow_reuse_address = True
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    @staticmethod
+    def copy(a, b):
+        try:
+            while True:
+                data = a.recv(65536)
+                if not data:
+                    break
+                b.sendall(data)
+            b.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *a):
+        self.server.shutdown()
+        self.server.server_close()
 
 
 class Certs:

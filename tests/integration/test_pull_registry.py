@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from fakeregistry import Certs, Registry
+from fakeregistry import Certs, Proxy, Registry
 from pullharness import (D2_L, D2_M, OCI_I, Image, PullError, Tar, chain_ids, gz, index_of,
                          run_pull, sha, zst)
 
@@ -398,22 +398,26 @@ def test_stops_at_once_when_berthd_goes(tmp_path, reg):
 
 # --- TLS ------------------------------------------------------------------------------------
 
-def test_tls_with_a_ca_of_certs_d(tmp_path):
+def test_tls_through_a_proxy_with_a_ca_of_certs_d(tmp_path):
     (tmp_path / "pki").mkdir()
     certs = Certs(tmp_path / "pki")
     im = image()
-    with Registry(tls=certs, host="reg.test") as reg:
+    with Registry(tls=certs, host="reg.test") as reg, Proxy() as proxy:
         d = tmp_path / "certs.d" / reg.host
         d.mkdir(parents=True)
         ref = reg.push("a", "1", im)
-        conf = tmp_path / "r.conf"
-        # reg.test resolves nowhere: the location is the address, and the certificate has both
-        conf.write_text(f'[[registry]]\nprefix = "reg.test"\nlocation = "127.0.0.2:{reg.port}"\n')
-        assert ref
-        certs_dirs = [str(tmp_path / "certs.d")]
-        lo = f"localhost:{reg.port}"
-        # loopback counts as insecure: no CA is needed
-        check(run_pull(tmp_path, f"{lo}/a:1", certs_dirs=certs_dirs), im)
+        for name in ("https_proxy", "HTTPS_PROXY"):
+            env = {name: proxy.url, "no_proxy": ""}
+            if not (d / "ca.crt").exists():
+                refused(tmp_path, ref, 14, "certificate", env=env)
+                (d / "ca.crt").write_bytes(certs.ca.read_bytes())
+            check(run_pull(tmp_path, ref, certs_dirs=[str(tmp_path / "certs.d")], env=env,
+                           unconfined=name != "HTTPS_PROXY"), im)
+        assert set(proxy.log) == {f"CONNECT {reg.host} HTTP/1.1"}
+        # what is on this host needs no proxy
+        n = len(proxy.log)
+        check(run_pull(tmp_path, f"localhost:{reg.port}/a:1", env=env), im)
+        assert len(proxy.log) == n
 
 
 def test_tls_outside_loopback(tmp_path):
