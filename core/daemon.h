@@ -14,7 +14,8 @@
 struct berth_pods;
 struct berth_containers;
 struct berth_images;
-struct berth_execs;
+struct berth_sessions;
+struct berth_streams;
 
 struct berth_handler {
 	char *name;
@@ -38,7 +39,8 @@ struct berth_daemon {
 	struct berth_pods *pods;
 	struct berth_containers *containers;
 	struct berth_images *images;
-	struct berth_execs *execs;
+	struct berth_sessions *sessions; /* commands that run in containers */
+	struct berth_streams *streams;
 
 	/* NetworkReady, as the plugin last said it. */
 	bool network_ready, network_asking, network_ask_again;

@@ -20,12 +20,13 @@
 #include "berth-config.h"
 #include "check.h"
 #include "container/container.h"
-#include "container/exec.h"
+#include "container/session.h"
 #include "cri/service.h"
 #include "image/image.h"
 #include "loop/child.h"
 #include "monitor/host.h"
 #include "recover.h"
+#include "stream/stream.h"
 
 #define FLOW_THREADS 128
 #define FLOW_QUEUE 4096
@@ -60,8 +61,7 @@ static void on_plugin_event(struct berth_instance *i, const struct berth_event *
 	if (!ev->object_id)
 		return;
 	if (ev->exec_id && ev->type == BERTH_EV_EXIT) {
-		if (p->d.execs)
-			berth_exec_ended(&p->d, ev->object_id, ev->exec_id, &ev->exit);
+		berth_session_exited(&p->d, ev->object_id, ev->exec_id, &ev->exit);
 		return;
 	}
 	if (strlen(ev->object_id) == BERTH_ID_LEN)
@@ -275,7 +275,8 @@ static int set_up(struct process *p, struct berth_error **ret_err)
 	struct berth_monitor_opts mo = {
 	        .loop = p->d.loop, .helpers_dir = p->d.helpers_dir, .plugins = p->d.plugins};
 	if (berth_monitor_init(&mo, ret_err) < 0 || load_plugins(p, ret_err) < 0 ||
-	        berth_images_load(&p->d, ret_err) < 0 || berth_recover(&p->d, ret_err) < 0)
+	        berth_images_load(&p->d, ret_err) < 0 || berth_recover(&p->d, ret_err) < 0 ||
+	        berth_streams_start(&p->d, ret_err) < 0)
 		return -1;
 	p->server = berth_grpc_server_new(p->d.loop,
 	        &(struct berth_grpc_opts){.max_receive_bytes = (size_t)c->cri.max_receive_bytes,
@@ -314,6 +315,7 @@ static void on_signal(uv_signal_t *h, int signum)
 	berth_log_info("shutting down; containers go on");
 	berth_network_finish(&p->d);
 	berth_pulls_end(&p->d);
+	berth_streams_drain(&p->d);
 	berth_grpc_server_drain(p->server, DRAIN_MS, drained, p);
 }
 
@@ -334,9 +336,11 @@ static void tear_down(struct process *p)
 {
 	p->d.draining = true;
 	p->server = berth_grpc_server_free(p->server);
+	berth_streams_stop(&p->d);
 	berth_pulls_end(&p->d);
-	berth_execs_end(&p->d);
-	for (int ms = 0; (p->d.images->pulls || !berth_execs_over(&p->d)) && ms < DRAIN_MS; ms++) {
+	berth_sessions_end(&p->d);
+	for (int ms = 0; (p->d.images->pulls || !berth_sessions_over(&p->d)) && ms < DRAIN_MS;
+	        ms++) {
 		uv_run(berth_loop_uv(p->d.loop), UV_RUN_NOWAIT);
 		usleep(1000);
 	}
@@ -349,6 +353,7 @@ static void tear_down(struct process *p)
 		berth_container_forsake(c);
 	}
 	p->d.plugins = berth_plugin_host_free(p->d.plugins);
+	berth_sessions_finish(&p->d);
 	forget_objects(p);
 	berth_child_finish();
 	for (size_t i = 0; i < BERTH_ARRAY_LEN(p->signals); i++)
@@ -359,7 +364,6 @@ static void tear_down(struct process *p)
 		free(p->d.handlers[i].info);
 	}
 	free(p->d.handlers);
-	free(p->d.execs);
 	free(p->d.pod_cidr);
 	berth_config_free(p->d.config);
 }

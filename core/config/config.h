@@ -36,7 +36,8 @@ struct berth_config {
 	struct {
 		char *listen; /* an absolute path */
 		char *stream_address;
-		int cgroup_driver; /* enum berth_cgroup_driver */
+		uint64_t stream_port; /* 0 = any */
+		int cgroup_driver;    /* enum berth_cgroup_driver */
 		uint64_t max_receive_bytes, max_send_bytes;
 	} cri;
 	struct {

@@ -58,6 +58,8 @@ const struct berth_key berth_keys[] = {
                 .doc = "The unix socket of the CRI."},
         {"cri", "stream_address", BERTH_KEY_TEXT, AT(cri.stream_address), .preset = "127.0.0.1",
                 .doc = "The address that exec, attach and port-forward streams are served at."},
+        {"cri", "stream_port", BERTH_KEY_COUNT, AT(cri.stream_port), .preset = "0", .min = 0,
+                .max = 65535, .doc = "The port of the streams; 0 for one that is free."},
         {"cri", "cgroup_driver", BERTH_KEY_CHOICE, AT(cri.cgroup_driver), .preset = "cgroupfs",
                 .choices = cgroup_drivers,
                 .doc = "How cgroup parents are named; the kubelet's cgroupDriver must be the "

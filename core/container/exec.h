@@ -21,12 +21,4 @@ struct berth_exec *berth_exec_sync(struct berth_container *c, size_t argc, char 
 /* Kills it; fn still runs, with CANCELLED. */
 void berth_exec_abandon(struct berth_exec *e);
 
-/* An EXIT event with an exec id. */
-void berth_exec_ended(struct berth_daemon *d, const char *object_id, const char *exec_id,
-        const struct berth_exit *exit);
-
-/* At the end of the daemon: abandons all of them. */
-void berth_execs_end(struct berth_daemon *d);
-bool berth_execs_over(const struct berth_daemon *d);
-
 #endif

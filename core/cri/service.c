@@ -26,6 +26,9 @@ const struct berth_grpc_method berth_runtime_service[] = {
         RUNTIME(ContainerStatus, container_status, berth_cri_container_status),
         RUNTIME(ReopenContainerLog, reopen_container_log, berth_cri_reopen_container_log),
         RUNTIME(ExecSync, exec_sync, berth_cri_exec_sync),
+        RUNTIME(Exec, exec, berth_cri_exec),
+        RUNTIME(Attach, attach, berth_cri_attach),
+        RUNTIME(PortForward, port_forward, berth_cri_port_forward),
         {NULL, NULL, NULL, false, NULL},
 };
 
