@@ -262,8 +262,10 @@ int berth_container_destroy(struct berth_container *c, struct berth_error **ret_
 		return berth_error_wrap(ret_err, "container %s: remove", c->id);
 	berth_fault("ctr-delete-after");
 	berth_monitor_destroy(dir);
+	berth_fault("ctr-monitor-ended");
 	if (berth_umount_tree(rootfs, true, ret_err) < 0)
 		return berth_error_wrap(ret_err, "container %s", c->id);
+	berth_fault("ctr-unmounted");
 	struct berth_snap_args args = {.size = sizeof(args), .key = c->id};
 	_cleanup_(berth_call_freep) struct berth_call *call =
 	        berth_call_new(c->d->storage, BERTH_OP_STORAGE_REMOVE, c->id);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/cgroup.h"
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -206,6 +207,7 @@ static void signalled(struct berth_call *call, void *arg)
 	struct signalling *s = arg;
 	const struct berth_error *err = berth_call_error(call);
 
+	berth_fault("ctr-killed");
 	if (err && err->code != BERTH_NOT_FOUND)
 		berth_log_warn("a signal did not reach its container", "container", s->c->id,
 		        "error", err->msg);
@@ -338,9 +340,12 @@ static void removal_over(struct removal *r)
 static void removal_work(void *arg)
 {
 	struct removal *r = arg;
-	if (berth_container_save(r->c, BERTH_CTR_REMOVING, &r->err) == 0 &&
-	        berth_container_destroy(r->c, &r->err) < 0)
+	if (berth_container_save(r->c, BERTH_CTR_REMOVING, &r->err) < 0)
 		return;
+	berth_fault("ctr-removing");
+	if (berth_container_destroy(r->c, &r->err) < 0)
+		return;
+	berth_fault("ctr-removed");
 }
 
 static void removal_worked(void *arg)

@@ -384,6 +384,7 @@ static void removal_work(void *arg)
 			berth_error_free(err);
 			break;
 		}
+		berth_fault("image-layer-removed");
 		r->removed++;
 	}
 }

@@ -334,6 +334,7 @@ static int build(struct berth_pod *p, struct berth_error **ret_err)
 	if (berth_pod_files_write(dir, p->config, p->id, p->hostname,
 	            (const char *const *)(void *)p->ips, berth_strv_len(p->ips), ret_err) < 0)
 		return -1;
+	berth_fault("pod-files-after");
 	if (start_init(p, dir, ret_err) < 0)
 		return -1;
 	berth_fault("pod-init-after");
@@ -385,6 +386,7 @@ int berth_pod_release(struct berth_pod *p, struct berth_error **ret_err)
 	berth_fault("pod-detach-after");
 	berth_monitor_abort(dir);
 	berth_monitor_destroy(dir);
+	berth_fault("pod-init-ended");
 	if (berth_umount(shm, true, &err) < 0)
 		note(&first, berth_take(err));
 	/* A network that could not be released keeps its namespace: the next try needs it. */
@@ -393,6 +395,7 @@ int berth_pod_release(struct berth_pod *p, struct berth_error **ret_err)
 		if (unpin(path, &err) < 0)
 			note(&first, berth_take(err));
 	}
+	berth_fault("pod-unpinned");
 	if (!first && rmdir(ns_dir) < 0 && errno != ENOENT)
 		berth_error_errno(&first, errno, "%s", ns_dir);
 	return first ? berth_error_move(ret_err, &first) : 0;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fault.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -187,11 +188,15 @@ static void ending_work(void *arg)
 		if (berth_pod_release(p, &e->err) == 0 &&
 		        berth_pod_save(p, BERTH_POD_STOPPED, &e->err) < 0)
 			return;
+		berth_fault("pod-stopped");
 		return;
 	}
-	if (berth_pod_save(p, BERTH_POD_REMOVING, &e->err) == 0 &&
-	        berth_pod_destroy(p, &e->err) < 0)
+	if (berth_pod_save(p, BERTH_POD_REMOVING, &e->err) < 0)
 		return;
+	berth_fault("pod-removing");
+	if (berth_pod_destroy(p, &e->err) < 0)
+		return;
+	berth_fault("pod-removed");
 }
 
 static void ending_worked(void *arg)
