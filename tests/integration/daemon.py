@@ -179,6 +179,7 @@ class Daemon:
         self.logs = f"{self.tmp}/logs"
         self.helpers = f"{self.tmp}/helpers"
         self.stderr_path = f"{self.tmp}/stderr"
+        open(self.stderr_path, "w").close()
         self.fake = fake
         self.env = env or {}
         self.proc = self.channel = None
