@@ -261,7 +261,7 @@ struct berth_child_watch *berth_child_unwatch(struct berth_child_watch *w)
 
 /* ---- the sweeper ---- */
 
-#define SWEEP_RETRY_MS 100
+#define SWEEP_RETRY_MS 10
 
 static struct {
 	struct berth_loop *loop;
@@ -421,7 +421,7 @@ static void tree_add_sessions(struct tree *t)
 	closedir(d);
 }
 
-void berth_kill_tree(pid_t pid)
+void berth_kill_tree(pid_t pid, unsigned int reap_wait_ms)
 {
 	struct tree t = {0};
 	tree_add(&t, pid);
@@ -433,5 +433,12 @@ void berth_kill_tree(pid_t pid)
 	} while (looked < t.n);
 	for (size_t i = 0; i < t.n; i++)
 		kill(t.pids[i], SIGKILL);
+	/* The descendants are orphans now, and the sweeper's: until it has been there a container may
+	 * still list them. The first one is its owner's to reap. */
+	uint64_t until = berth_now_ns() + reap_wait_ms * 1000000ull;
+	for (size_t i = 1; i < t.n; i++) {
+		while (kill(t.pids[i], 0) == 0 && berth_now_ns() < until)
+			usleep(1000);
+	}
 	free(t.pids);
 }

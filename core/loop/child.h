@@ -47,7 +47,8 @@ void berth_child_init(
         struct berth_loop *l, void (*on_orphan)(pid_t pid, int status, void *arg), void *arg);
 void berth_child_finish(void);
 /* SIGKILL to a process and all that descend from it, parents stopped first so that none is missed;
- * orphans are found by the session that one of them began. [worker] */
-void berth_kill_tree(pid_t pid);
+ * orphans are found by the session that one of them began. Returns when the descendants are reaped,
+ * at the latest after reap_wait_ms (0: at once). [worker] */
+void berth_kill_tree(pid_t pid, unsigned int reap_wait_ms);
 
 #endif

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pty.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -12,6 +13,8 @@
 #include "base/fd.h"
 #include "loop/child.h"
 #include "plugin/internal.h"
+
+#define REAP_WAIT_MS 1000
 
 struct spawned {
 	struct spawned *next;
@@ -162,13 +165,23 @@ berth_status berth_service_spawn(struct berth_op *op, const struct berth_run *sp
 
 void berth_exec_kill(struct berth_instance *i, const char *object_id, const char *exec_id)
 {
+	int pidfd = -1;
+	pid_t pid = 0;
+
 	pthread_mutex_lock(&all.lock);
 	for (struct spawned *s = all.first; s; s = s->next) {
 		if (s->instance == i && strcmp(s->object_id, object_id) == 0 &&
-		        strcmp(s->exec_id, exec_id) == 0)
-			berth_kill_tree(s->pid);
+		        strcmp(s->exec_id, exec_id) == 0) {
+			pidfd = fcntl(s->pidfd, F_DUPFD_CLOEXEC, 0);
+			pid = s->pid;
+		}
 	}
 	pthread_mutex_unlock(&all.lock);
+	/* Stopped by its pidfd first, so that the pid is surely still its own. The lock is not held
+	 * over the wait: the loop needs it to reap. */
+	if (pidfd >= 0 && berth_pidfd_kill(pidfd, SIGSTOP) == 0)
+		berth_kill_tree(pid, REAP_WAIT_MS);
+	berth_close(pidfd);
 }
 
 void berth_spawned_drop(struct berth_instance *i)
@@ -181,7 +194,7 @@ void berth_spawned_drop(struct berth_instance *i)
 			continue;
 		}
 		*p = s->next;
-		berth_kill_tree(s->pid); /* nobody is left to read its output */
+		berth_kill_tree(s->pid, 0); /* nobody is left to read its output */
 		berth_child_unwatch(s->watch);
 		spawned_free(s);
 	}

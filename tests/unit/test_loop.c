@@ -204,7 +204,7 @@ static void children_are_waited_for_and_orphans_swept(void **state)
 	spec = (struct berth_child_spec){.argv = tree, .stdio = {-1, -1, -1}};
 	assert_int_equal(berth_child_start(&spec, &pid, &pidfd, &err), 0);
 	usleep(100000);
-	berth_kill_tree(pid);
+	berth_kill_tree(pid, 0);
 	assert_int_equal(berth_child_wait(pid, pidfd, &status), 0);
 	assert_int_equal(WTERMSIG(status), SIGKILL);
 	close(pidfd);
