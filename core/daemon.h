@@ -16,6 +16,7 @@ struct berth_containers;
 struct berth_images;
 struct berth_sessions;
 struct berth_streams;
+struct berth_policy;
 
 struct berth_handler {
 	char *name;
@@ -47,7 +48,9 @@ struct berth_daemon {
 	char *network_why;
 	struct berth_timer *network_timer;
 	struct berth_net_wait *network_waiters;
-	char *pod_cidr; /* UpdateRuntimeConfig */
+	struct berth_policy *policy; /* images.policy; NULL = all are accepted */
+	char **pull_cgroup;          /* cgroup.procs files that pullers enter, or NULL */
+	char *pod_cidr;              /* UpdateRuntimeConfig */
 	bool draining;
 };
 

@@ -14,6 +14,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/cgroup.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -23,8 +24,10 @@
 #include "container/session.h"
 #include "cri/service.h"
 #include "image/image.h"
+#include "image/policy.h"
 #include "loop/child.h"
 #include "monitor/host.h"
+#include "plugins.h"
 #include "recover.h"
 #include "stream/stream.h"
 
@@ -140,119 +143,31 @@ static void notify(const char *text)
 		berth_log_warn("the service manager was not told", "error", strerror(errno));
 }
 
-/* A plugin's own keys; its `path` names the file, while a handler's is the runtime's binary. */
-static json_t *plugin_conf(const struct berth_config *c, const char *plugin, const char *handler)
-{
-	json_t *own = json_object_get(c->plugins, plugin);
-	const char *name;
-	json_t *merged = handler ? berth_config_handler(c, handler, &name)
-	                 : own   ? json_incref(own)
-	                         : json_object();
-	json_t *conf = json_copy(merged);
-	json_t *file = json_object_get(own, "path");
-	json_t *handler_path =
-	        handler ? json_object_get(json_object_get(c->runtimes.handlers, handler), "path")
-	                : NULL;
+/* Monitors and pullers live beside berthd, not in its cgroup: its end or its limits are not theirs.
+ */
+#define MONITOR_CGROUP "/berth/monitors"
+#define PULL_CGROUP "/berth/pull"
 
-	json_decref(merged);
-	json_object_del(conf, "path");
-	if (handler_path)
-		json_object_set(conf, "path", handler_path);
-	if (file)
-		json_object_set(conf, "plugin_path", file);
-	return conf;
-}
-
-static struct berth_instance *load(struct process *p, const char *plugin, const char *instance,
-        const char *handler, struct berth_error **ret_err)
+static char **own_cgroup(const struct berth_config *c, const char *path)
 {
-	if (!json_object_get(p->d.config->plugins, plugin)) {
-		berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
-		        "plugin \"%s\" is not listed under plugins", plugin);
+	/* Under systemd the hierarchy is not ours to build in. */
+	if (c->cri.cgroup_driver == BERTH_CGROUP_SYSTEMD)
 		return NULL;
-	}
-	json_t *conf = plugin_conf(p->d.config, plugin, handler);
-	struct berth_instance *i =
-	        berth_instance_new(p->d.plugins, plugin, instance, conf, ret_err);
-	json_decref(conf);
-	return i;
+	int r = berth_cgroup_make(path);
+	if (r < 0)
+		berth_log_warn("a cgroup cannot be made; its processes stay in berthd's own",
+		        "cgroup", path, "error", strerror(-r));
+	return r < 0 ? NULL : berth_cgroup_procs(path);
 }
 
-static bool list_has(const json_t *a, const char *s)
+static int load_policy(struct process *p, struct berth_error **ret_err)
 {
-	size_t i;
-	json_t *v;
-	json_array_foreach (a, i, v) {
-		if (json_is_string(v) && strcmp(json_string_value(v), s) == 0)
-			return true;
-	}
-	return false;
-}
-
-static void read_info(struct berth_handler *h)
-{
-	struct berth_runtime_info info = {.size = sizeof(info)};
-	struct berth_error *err = NULL;
-	_cleanup_(berth_call_freep) struct berth_call *c =
-	        berth_call_new(h->instance, BERTH_OP_RUNTIME_INFO, NULL);
-
-	if (berth_call_run(c, NULL, &info, &err) < 0) {
-		berth_log_warn("the runtime's features are not known", "handler", h->name, "error",
-		        err->msg);
-		berth_error_free(err);
-		return;
-	}
-	h->info = berth_strdup(info.features_json);
-	json_t *j = h->info ? json_loads(h->info, 0, NULL) : NULL;
-	h->rro = list_has(json_object_get(j, "mountOptions"), "rro");
-	json_decref(j);
-}
-
-static int load_handlers(struct process *p, struct berth_error **ret_err)
-{
-	json_t *all = p->d.config->runtimes.handlers;
-	const char *name;
-	json_t *conf;
-
-	p->d.handlers = berth_new_array(struct berth_handler, json_object_size(all) + 1);
-	json_object_foreach (all, name, conf) {
-		struct berth_handler *h = &p->d.handlers[p->d.n_handlers];
-		const char *plugin = json_string_value(json_object_get(conf, "plugin"));
-		h->instance = load(p, plugin, name, name, ret_err);
-		if (!h->instance)
-			return berth_error_wrap(ret_err, "runtimes.handlers.%s", name);
-		if (!berth_instance_has_runtime(h->instance))
-			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
-			        "runtimes.handlers.%s: plugin %s is no runtime", name, plugin);
-		h->name = berth_strdup(name);
-		p->d.n_handlers++;
-		read_info(h);
-	}
-	return berth_daemon_handler(&p->d, "") ? 0
-	                                       : berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
-	                                                 "runtimes.default: no handler \"%s\"",
-	                                                 p->d.config->runtimes.default_handler);
-}
-
-static int load_plugins(struct process *p, struct berth_error **ret_err)
-{
-	const struct berth_config *c = p->d.config;
-
-	p->d.storage = load(p, c->storage.driver, c->storage.driver, NULL, ret_err);
-	if (!p->d.storage)
-		return berth_error_wrap(ret_err, "storage.driver");
-	if (!berth_instance_has_storage(p->d.storage))
-		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
-		        "storage.driver: plugin %s is no storage driver", c->storage.driver);
-	if (*c->network.plugin) {
-		p->d.network = load(p, c->network.plugin, c->network.plugin, NULL, ret_err);
-		if (!p->d.network)
-			return berth_error_wrap(ret_err, "network.plugin");
-		if (!berth_instance_has_network(p->d.network))
-			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
-			        "network.plugin: plugin %s is no network", c->network.plugin);
-	}
-	return load_handlers(p, ret_err);
+	struct berth_policy *fresh = NULL;
+	if (berth_policy_load(p->d.config->images.policy, &fresh, ret_err) < 0)
+		return -1;
+	berth_policy_free(p->d.policy);
+	p->d.policy = fresh;
+	return 0;
 }
 
 static int set_up(struct process *p, struct berth_error **ret_err)
@@ -272,9 +187,15 @@ static int set_up(struct process *p, struct berth_error **ret_err)
 	        .host_version = BERTH_VERSION,
 	        .on_event = on_plugin_event,
 	        .event_arg = p});
-	struct berth_monitor_opts mo = {
-	        .loop = p->d.loop, .helpers_dir = p->d.helpers_dir, .plugins = p->d.plugins};
-	if (berth_monitor_init(&mo, ret_err) < 0 || load_plugins(p, ret_err) < 0 ||
+	char **monitors = own_cgroup(c, MONITOR_CGROUP);
+	p->d.pull_cgroup = own_cgroup(c, PULL_CGROUP);
+	struct berth_monitor_opts mo = {.loop = p->d.loop,
+	        .helpers_dir = p->d.helpers_dir,
+	        .cgroup_procs = (const char *const *)(void *)monitors,
+	        .plugins = p->d.plugins};
+	int r = berth_monitor_init(&mo, ret_err);
+	berth_strv_free(monitors);
+	if (r < 0 || load_policy(p, ret_err) < 0 || berth_load_plugins(&p->d, ret_err) < 0 ||
 	        berth_images_load(&p->d, ret_err) < 0 || berth_recover(&p->d, ret_err) < 0 ||
 	        berth_streams_start(&p->d, ret_err) < 0)
 		return -1;
@@ -292,6 +213,69 @@ static int set_up(struct process *p, struct berth_error **ret_err)
 	return berth_grpc_server_listen(p->server, c->cri.listen, 0660, ret_err);
 }
 
+/* ---- reload ---- */
+
+struct reloading {
+	struct process *p;
+	struct berth_config *config;
+	struct berth_policy *policy;
+	struct berth_error *err;
+};
+
+static char *config_text(const struct berth_config *c)
+{
+	char *text = NULL;
+	size_t n = 0;
+	FILE *f = open_memstream(&text, &n);
+	if (f) {
+		berth_config_print(f, c);
+		fclose(f);
+	}
+	return text;
+}
+
+static void reload_work(void *arg)
+{
+	struct reloading *r = arg;
+	if (berth_config_load(r->p->options->config, &r->config, &r->err) == 0 &&
+	        berth_policy_load(r->p->d.config->images.policy, &r->policy, &r->err) < 0)
+		return;
+}
+
+static void reloaded(void *arg)
+{
+	struct reloading *r = arg;
+	struct berth_config *have = r->p->d.config;
+
+	if (r->err) {
+		berth_log_error("reload failed, everything stays as it was", "error", r->err->msg);
+		berth_error_free(r->err);
+	} else {
+		/* The level and the policy take effect; is there more that would? */
+		have->log.level = r->config->log.level;
+		berth_log_set_level((enum berth_log_level)have->log.level);
+		berth_policy_free(r->p->d.policy);
+		r->p->d.policy = r->policy;
+		_cleanup_free_ char *before = config_text(have), *after = config_text(r->config);
+		berth_log_info("reloaded log.level and the image policy", "note",
+		        before && after && strcmp(before, after) != 0
+		                ? "other changes take effect at the next start"
+		                : NULL);
+	}
+	berth_config_free(r->config);
+	free(r);
+}
+
+static void reload(struct process *p)
+{
+	struct reloading *r = berth_new(struct reloading);
+	r->p = p;
+	if (berth_work(p->d.flows, p->d.loop, reload_work, reloaded, r) < 0) {
+		berth_log_error("reload failed: too many requests are under way");
+		free(r);
+	}
+}
+
 /* ---- the end ---- */
 
 static void drained(void *arg)
@@ -304,12 +288,12 @@ static void on_signal(uv_signal_t *h, int signum)
 {
 	struct process *p = h->data;
 
-	if (signum == SIGHUP) {
-		berth_log_info("SIGHUP: nothing of the configuration is read again while running");
-		return;
-	}
 	if (p->d.draining)
 		return;
+	if (signum == SIGHUP) {
+		reload(p);
+		return;
+	}
 	p->d.draining = true;
 	notify("STOPPING=1");
 	berth_log_info("shutting down; containers go on");
@@ -365,6 +349,10 @@ static void tear_down(struct process *p)
 	}
 	free(p->d.handlers);
 	free(p->d.pod_cidr);
+	berth_strv_free(p->d.pull_cgroup);
+	berth_policy_free(p->d.policy);
+	berth_cgroup_remove(PULL_CGROUP);
+	berth_cgroup_remove(MONITOR_CGROUP);
 	berth_config_free(p->d.config);
 }
 

@@ -14,6 +14,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "image/policy.h"
 
 #define MAX_JOBS 64 /* of one pull; beyond them its packets wait */
 #define SOCKET_BYTES (4 * BERTH_PULL_PACKET)
@@ -349,6 +350,7 @@ static int start_puller(struct berth_pull *p, struct berth_error **ret_err)
 	        .stdio = {-1, -1, STDERR_FILENO},
 	        .keep_fds = &pair[1],
 	        .n_keep_fds = 1,
+	        .cgroup_procs = (const char *const *)(void *)p->d->pull_cgroup,
 	        .new_session = 1};
 	int r = berth_child_start(&spec, &p->pid, &p->pidfd, ret_err);
 	close(pair[1]);
@@ -640,6 +642,11 @@ struct berth_pull_part *berth_pull_join(struct berth_daemon *d, const struct ber
 		berth_error_set(&err, BERTH_UNAVAILABLE, "berthd is shutting down");
 	if (err || (r->ref && berth_ref_parse(r->ref, &ref, &err) < 0))
 		return refuse(d, part, err);
+	if (berth_policy_check(d->policy, import_fd < 0 ? "docker" : "oci-archive", &ref, &err) <
+	        0) {
+		berth_ref_finish(&ref);
+		return refuse(d, part, err);
+	}
 	_cleanup_free_ char *name = join_key(r, &ref), *who = NULL;
 	struct berth_pull *p = find_same(d, name, r->auth, r->platform, &who);
 	if (p && import_fd < 0) {

@@ -1,0 +1,121 @@
+/* Which plugins serve what, as the configuration says. */
+#include "plugins.h"
+
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mem.h"
+
+/* A plugin's own keys; its `path` names the file, while a handler's is the runtime's binary. */
+static json_t *plugin_conf(const struct berth_config *c, const char *plugin, const char *handler)
+{
+	json_t *own = json_object_get(c->plugins, plugin);
+	const char *name;
+	json_t *merged = handler ? berth_config_handler(c, handler, &name)
+	                 : own   ? json_incref(own)
+	                         : json_object();
+	json_t *conf = json_copy(merged);
+	json_t *file = json_object_get(own, "path");
+	json_t *handler_path =
+	        handler ? json_object_get(json_object_get(c->runtimes.handlers, handler), "path")
+	                : NULL;
+
+	json_decref(merged);
+	json_object_del(conf, "path");
+	if (handler_path)
+		json_object_set(conf, "path", handler_path);
+	if (file)
+		json_object_set(conf, "plugin_path", file);
+	return conf;
+}
+
+static struct berth_instance *load(struct berth_daemon *d, const char *plugin, const char *instance,
+        const char *handler, struct berth_error **ret_err)
+{
+	if (!json_object_get(d->config->plugins, plugin)) {
+		berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "plugin \"%s\" is not listed under plugins", plugin);
+		return NULL;
+	}
+	json_t *conf = plugin_conf(d->config, plugin, handler);
+	struct berth_instance *i = berth_instance_new(d->plugins, plugin, instance, conf, ret_err);
+	json_decref(conf);
+	return i;
+}
+
+static bool list_has(const json_t *a, const char *s)
+{
+	size_t i;
+	json_t *v;
+	json_array_foreach (a, i, v) {
+		if (json_is_string(v) && strcmp(json_string_value(v), s) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void read_info(struct berth_handler *h)
+{
+	struct berth_runtime_info info = {.size = sizeof(info)};
+	struct berth_error *err = NULL;
+	_cleanup_(berth_call_freep) struct berth_call *c =
+	        berth_call_new(h->instance, BERTH_OP_RUNTIME_INFO, NULL);
+
+	if (berth_call_run(c, NULL, &info, &err) < 0) {
+		berth_log_warn("the runtime's features are not known", "handler", h->name, "error",
+		        err->msg);
+		berth_error_free(err);
+		return;
+	}
+	h->info = berth_strdup(info.features_json);
+	json_t *j = h->info ? json_loads(h->info, 0, NULL) : NULL;
+	h->rro = list_has(json_object_get(j, "mountOptions"), "rro");
+	json_decref(j);
+}
+
+static int load_handlers(struct berth_daemon *d, struct berth_error **ret_err)
+{
+	json_t *all = d->config->runtimes.handlers;
+	const char *name;
+	json_t *conf;
+
+	d->handlers = berth_new_array(struct berth_handler, json_object_size(all) + 1);
+	json_object_foreach (all, name, conf) {
+		struct berth_handler *h = &d->handlers[d->n_handlers];
+		const char *plugin = json_string_value(json_object_get(conf, "plugin"));
+		h->instance = load(d, plugin, name, name, ret_err);
+		if (!h->instance)
+			return berth_error_wrap(ret_err, "runtimes.handlers.%s", name);
+		if (!berth_instance_has_runtime(h->instance))
+			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+			        "runtimes.handlers.%s: plugin %s is no runtime", name, plugin);
+		h->name = berth_strdup(name);
+		d->n_handlers++;
+		read_info(h);
+	}
+	return berth_daemon_handler(d, "") ? 0
+	                                   : berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+	                                             "runtimes.default: no handler \"%s\"",
+	                                             d->config->runtimes.default_handler);
+}
+
+int berth_load_plugins(struct berth_daemon *d, struct berth_error **ret_err)
+{
+	const struct berth_config *c = d->config;
+
+	d->storage = load(d, c->storage.driver, c->storage.driver, NULL, ret_err);
+	if (!d->storage)
+		return berth_error_wrap(ret_err, "storage.driver");
+	if (!berth_instance_has_storage(d->storage))
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "storage.driver: plugin %s is no storage driver", c->storage.driver);
+	if (*c->network.plugin) {
+		d->network = load(d, c->network.plugin, c->network.plugin, NULL, ret_err);
+		if (!d->network)
+			return berth_error_wrap(ret_err, "network.plugin");
+		if (!berth_instance_has_network(d->network))
+			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+			        "network.plugin: plugin %s is no network", c->network.plugin);
+	}
+	return load_handlers(d, ret_err);
+}
