@@ -39,6 +39,10 @@ struct berth_container {
 	bool privileged, own_pid_ns;
 	char *cgroups_path;
 
+	/* Statistics: the last sample of the CPU. */
+	uint64_t cpu_at_ns, cpu_ns, nano_cores;
+	bool rate_known;
+
 	struct berth_gate gate;
 	struct berth_ctr_create *creating; /* while CREATING */
 	bool unclaimed;

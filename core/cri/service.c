@@ -29,6 +29,10 @@ const struct berth_grpc_method berth_runtime_service[] = {
         RUNTIME(Exec, exec, berth_cri_exec),
         RUNTIME(Attach, attach, berth_cri_attach),
         RUNTIME(PortForward, port_forward, berth_cri_port_forward),
+        RUNTIME(ContainerStats, container_stats, berth_cri_container_stats),
+        RUNTIME(ListContainerStats, list_container_stats, berth_cri_list_container_stats),
+        RUNTIME(PodSandboxStats, pod_sandbox_stats, berth_cri_pod_sandbox_stats),
+        RUNTIME(ListPodSandboxStats, list_pod_sandbox_stats, berth_cri_list_pod_sandbox_stats),
         {NULL, NULL, NULL, false, NULL},
 };
 

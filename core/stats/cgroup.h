@@ -1,0 +1,46 @@
+/* What a cgroup has used, read from its files, version 1 or 2. [worker] */
+#ifndef BERTH_STATS_CGROUP_H
+#define BERTH_STATS_CGROUP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct berth_pressure { /* one line of a pressure file: percent, and microseconds in all */
+	double avg10, avg60, avg300;
+	uint64_t total_us;
+};
+struct berth_psi {
+	bool known;
+	struct berth_pressure some, full;
+};
+
+struct berth_cgroup_usage {
+	uint64_t when_ns; /* CLOCK_REALTIME; 0 = the cgroup is gone */
+	uint64_t cpu_ns;
+	uint64_t mem_usage, mem_working_set, mem_rss, page_faults, major_page_faults;
+	uint64_t mem_limit; /* 0 = none */
+	uint64_t swap_usage, swap_limit;
+	bool swap_known;
+	uint64_t pids;
+	struct berth_psi cpu_psi, mem_psi, io_psi; /* v2 alone */
+};
+
+/* `mount`: where cgroups are mounted ("/sys/fs/cgroup"); `path`: "/parent/id". Returns 0, or
+ * -ENOENT where the cgroup is gone. */
+int berth_cgroup_usage(
+        const char *mount, bool v2, const char *path, struct berth_cgroup_usage *ret);
+
+/* linux.cgroupsPath as the OCI runtime makes it: a path stays what it is; "SLICE:PREFIX:NAME" is
+ * the slice's own path and PREFIX-NAME.scope. Caller frees. [any] */
+char *berth_cgroup_path_of(const char *cgroups_path);
+
+/* Network interfaces from a process's /proc/PID/net/dev, without lo. Returns how many, at most n.
+ */
+struct berth_interface {
+	char name[16];
+	uint64_t rx_bytes, rx_errors, tx_bytes, tx_errors;
+};
+unsigned int berth_interfaces(
+        const char *net_dev_text, struct berth_interface *ret, unsigned int n);
+
+#endif
