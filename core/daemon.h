@@ -18,6 +18,15 @@ struct berth_sessions;
 struct berth_streams;
 struct berth_policy;
 
+/* What happened to a container or a pod sandbox, for those who listen; numbers of CRI. */
+enum berth_change {
+	BERTH_CHANGE_CREATED,
+	BERTH_CHANGE_STARTED,
+	BERTH_CHANGE_STOPPED,
+	BERTH_CHANGE_DELETED
+};
+struct berth_pod;
+
 struct berth_handler {
 	char *name;
 	struct berth_instance *instance;
@@ -43,6 +52,11 @@ struct berth_daemon {
 	struct berth_sessions *sessions; /* commands that run in containers */
 	struct berth_streams *streams;
 
+	/* Called on each change, `id` of the container or of the pod itself. */
+	void (*on_change)(struct berth_daemon *d, enum berth_change change, const char *id,
+	        struct berth_pod *pod);
+	struct berth_event_client *event_clients;
+
 	/* NetworkReady, as the plugin last said it. */
 	bool network_ready, network_asking, network_ask_again;
 	char *network_why;
@@ -56,6 +70,10 @@ struct berth_daemon {
 
 /* "" is the default handler; NULL where there is none of that name. [any] */
 const struct berth_handler *berth_daemon_handler(const struct berth_daemon *d, const char *name);
+
+/* Tells on_change, where somebody listens. [loop] */
+void berth_changed(
+        struct berth_daemon *d, enum berth_change change, const char *id, struct berth_pod *pod);
 
 /* Paths below run and root: berth_path(d->config->run, "pods", id, NULL). Caller frees. [any] */
 char *berth_path(const char *first, ...) __attribute__((sentinel));

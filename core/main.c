@@ -300,6 +300,7 @@ static void on_signal(uv_signal_t *h, int signum)
 	berth_network_finish(&p->d);
 	berth_pulls_end(&p->d);
 	berth_streams_drain(&p->d);
+	berth_cri_end_events(&p->d);
 	berth_grpc_server_drain(p->server, DRAIN_MS, drained, p);
 }
 
@@ -373,6 +374,7 @@ static int serve(const struct options *o, struct berth_config *config)
 	p.d.pods = &p.pods;
 	p.d.containers = &p.containers;
 	p.d.images = &p.images;
+	p.d.on_change = berth_cri_on_change;
 	berth_child_init(p.d.loop, on_orphan, &p);
 	p.d.flows = berth_pool_new(&(struct berth_pool_opts){.name = "flow",
 	        .max_threads = FLOW_THREADS,

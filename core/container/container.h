@@ -51,7 +51,8 @@ struct berth_container {
 	struct berth_timer *kill_timer;
 	uint64_t kill_at_ns;
 	unsigned int kills;
-	bool asking; /* a state op is under way */
+	bool starting; /* its end is not looked at before its start is over */
+	bool asking;   /* a state op is under way */
 	bool ask_again;
 	bool in_table;
 	UT_hash_handle hh;

@@ -56,6 +56,7 @@ static void create_end(struct berth_ctr_create *cr)
 		c->phase = BERTH_CTR_CREATED;
 		berth_monitor_watch(c->pod->handler->instance, c->id, bundle);
 		berth_container_check(c);
+		berth_changed(c->d, BERTH_CHANGE_CREATED, c->id, c->pod);
 		berth_log_info(
 		        "container created", "container", c->id, "name", c->name, "pod", pod->id);
 	}
@@ -237,15 +238,18 @@ static void start_worked(void *arg)
 	struct start *s = arg;
 	struct berth_container *c = s->c;
 
+	c->starting = false;
 	if (s->err) {
 		c->failure = berth_strdup(s->err->msg);
 		c->finished_ns = berth_realtime_ns();
 		c->phase = BERTH_CTR_EXITED;
+		berth_changed(c->d, BERTH_CHANGE_STOPPED, c->id, c->pod);
 		berth_container_check(c); /* who waits for its end */
 		if (berth_work(c->d->flows, c->d->loop, save_failure, start_over, s) == 0)
 			return;
 	} else if (c->phase == BERTH_CTR_CREATED) {
 		c->phase = BERTH_CTR_RUNNING;
+		berth_changed(c->d, BERTH_CHANGE_STARTED, c->id, c->pod);
 		berth_log_info("container started", "container", c->id, "name", c->name);
 	}
 	berth_container_check(c); /* a short one has ended meanwhile */
@@ -268,8 +272,10 @@ static void start_turn(void *arg)
 		        "container %s: its pod sandbox %s is not ready", c->id, c->pod->id);
 	if (!s->err) {
 		c->started_ns = berth_realtime_ns();
+		c->starting = true;
 		if (berth_work(c->d->flows, c->d->loop, start_work, start_worked, s) == 0)
 			return;
+		c->starting = false;
 		berth_error_set(&s->err, BERTH_RESOURCE_EXHAUSTED,
 		        "container %s: too many requests are under way", c->id);
 	}

@@ -155,6 +155,7 @@ static void state_known(struct berth_call *call, void *arg)
 	if (c->phase == BERTH_CTR_EXITED && !was_over && c->in_table) {
 		char code[16];
 		snprintf(code, sizeof(code), "%d", berth_container_exit_code(c));
+		berth_changed(c->d, BERTH_CHANGE_STOPPED, c->id, c->pod);
 		berth_log_info("container exited", "container", c->id, "code", code, "reason",
 		        berth_container_reason(c));
 		kill_rest(c);
@@ -175,7 +176,7 @@ void berth_container_check(struct berth_container *c)
 {
 	if (c->phase == BERTH_CTR_EXITED)
 		wake_waiters(c);
-	if (c->phase != BERTH_CTR_CREATED && c->phase != BERTH_CTR_RUNNING)
+	if ((c->phase != BERTH_CTR_CREATED && c->phase != BERTH_CTR_RUNNING) || c->starting)
 		return;
 	if (c->asking) {
 		c->ask_again = true;
@@ -359,6 +360,7 @@ static void removal_worked(void *arg)
 		berth_containers_drop(c);
 		/* A stop that a failed start had left waiting. */
 		wake_waiters(c);
+		berth_changed(c->d, BERTH_CHANGE_DELETED, c->id, c->pod);
 		berth_log_info("container removed", "container", c->id, "name", c->name);
 	}
 	removal_over(r);

@@ -161,18 +161,15 @@ static bool wanted(const struct berth_container *c, const Runtime__V1__Container
 	        (void *const *)f->label_selector, f->n_label_selector);
 }
 
-HANDLER(berth_cri_list_containers)
+static size_t collect(struct berth_arena *a, struct berth_daemon *d,
+        const Runtime__V1__ContainerFilter *filter, Runtime__V1__Container ***ret)
 {
-	const Runtime__V1__ListContainersRequest *q = (const void *)request;
-	struct berth_daemon *d = arg;
-	struct berth_arena *a = berth_grpc_arena(call);
-	Runtime__V1__ListContainersResponse r = RUNTIME__V1__LIST_CONTAINERS_RESPONSE__INIT;
 	struct berth_container *c, *tmp;
+	size_t n = 0;
 
-	r.containers = berth_arena_alloc(
-	        a, (HASH_COUNT(d->containers->by_id) + 1) * sizeof(*r.containers));
+	*ret = berth_arena_alloc(a, (HASH_COUNT(d->containers->by_id) + 1) * sizeof(**ret));
 	HASH_ITER (hh, d->containers->by_id, c, tmp) {
-		if (!wanted(c, q->filter))
+		if (!wanted(c, filter))
 			continue;
 		Runtime__V1__Container *s = berth_arena_alloc(a, sizeof(*s));
 		runtime__v1__container__init(s);
@@ -188,9 +185,34 @@ HANDLER(berth_cri_list_containers)
 		s->n_labels = c->config->n_labels;
 		s->annotations = (void *)c->config->annotations;
 		s->n_annotations = c->config->n_annotations;
-		r.containers[r.n_containers++] = s;
+		(*ret)[n++] = s;
 	}
+	return n;
+}
+
+HANDLER(berth_cri_list_containers)
+{
+	const Runtime__V1__ListContainersRequest *q = (const void *)request;
+	Runtime__V1__ListContainersResponse r = RUNTIME__V1__LIST_CONTAINERS_RESPONSE__INIT;
+
+	r.n_containers = collect(berth_grpc_arena(call), arg, q->filter, &r.containers);
 	berth_grpc_reply(call, &r.base);
+}
+
+HANDLER(berth_cri_stream_containers)
+{
+	const Runtime__V1__StreamContainersRequest *q = (const void *)request;
+	Runtime__V1__StreamContainersResponse r = RUNTIME__V1__STREAM_CONTAINERS_RESPONSE__INIT;
+	Runtime__V1__Container **all;
+	size_t n = collect(berth_grpc_arena(call), arg, q->filter, &all);
+
+	for (size_t i = 0; i < n; i += r.n_containers) {
+		r.containers = all + i;
+		r.n_containers = n - i < BERTH_STREAM_ITEMS ? n - i : BERTH_STREAM_ITEMS;
+		if (berth_grpc_send(call, &r.base) < 0)
+			break;
+	}
+	berth_grpc_finish(call);
 }
 
 static void fill_mounts(
@@ -228,9 +250,8 @@ static void fill_user(
 }
 
 Runtime__V1__ContainerStatus *berth_cri_container_status_of(
-        struct berth_grpc_call *call, struct berth_container *c)
+        struct berth_arena *a, struct berth_container *c)
 {
-	struct berth_arena *a = berth_grpc_arena(call);
 	Runtime__V1__ContainerStatus *s = berth_arena_alloc(a, sizeof(*s));
 
 	runtime__v1__container_status__init(s);
@@ -265,6 +286,22 @@ Runtime__V1__ContainerStatus *berth_cri_container_status_of(
 	return s;
 }
 
+size_t berth_cri_container_statuses_of(
+        struct berth_arena *a, struct berth_pod *p, Runtime__V1__ContainerStatus ***ret)
+{
+	size_t n = 0;
+
+	for (struct berth_container *c = p->containers; c; c = c->next)
+		n++;
+	*ret = berth_arena_alloc(a, (n + 1) * sizeof(**ret));
+	n = 0;
+	for (struct berth_container *c = p->containers; c; c = c->next) {
+		if (c->phase != BERTH_CTR_CREATING && c->phase != BERTH_CTR_REMOVING)
+			(*ret)[n++] = berth_cri_container_status_of(a, c);
+	}
+	return n;
+}
+
 /* A verbose status carries the OCI configuration, which lies on the disk. */
 struct verbose {
 	struct berth_container *c;
@@ -277,7 +314,7 @@ static void reply_status(struct berth_grpc_call *call, struct berth_container *c
 	Runtime__V1__ContainerStatusResponse r = RUNTIME__V1__CONTAINER_STATUS_RESPONSE__INIT;
 	void *info[1];
 
-	r.status = berth_cri_container_status_of(call, c);
+	r.status = berth_cri_container_status_of(berth_grpc_arena(call), c);
 	if (spec) {
 		json_t *runtime_spec = json_loads(spec, 0, NULL);
 		json_t *j = json_pack("{s:s, s:i, s:b, s:s, s:s?, s:o?}", "sandboxID", c->pod->id,

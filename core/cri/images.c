@@ -79,23 +79,49 @@ static bool find(struct berth_grpc_call *call, struct berth_daemon *d,
 	return false;
 }
 
+static bool collect(struct berth_grpc_call *call, struct berth_daemon *d,
+        const Runtime__V1__ImageFilter *filter, Runtime__V1__Image ***ret, size_t *ret_n)
+{
+	struct berth_arena *a = berth_grpc_arena(call);
+	struct berth_image *i, *tmp, *only = NULL;
+	bool filtered = filter && filter->image && *filter->image->image;
+
+	if (filtered && !find(call, d, filter->image, &only))
+		return false;
+	*ret_n = 0;
+	*ret = berth_arena_alloc(a, (HASH_COUNT(d->images->by_id) + 1) * sizeof(**ret));
+	HASH_ITER (hh, d->images->by_id, i, tmp) {
+		if (!filtered || i == only)
+			(*ret)[(*ret_n)++] = image_of(a, i);
+	}
+	return true;
+}
+
 HANDLER(berth_cri_list_images)
 {
 	const Runtime__V1__ListImagesRequest *q = (const void *)request;
-	struct berth_daemon *d = arg;
-	struct berth_arena *a = berth_grpc_arena(call);
 	Runtime__V1__ListImagesResponse r = RUNTIME__V1__LIST_IMAGES_RESPONSE__INIT;
-	struct berth_image *i, *tmp, *only = NULL;
-	bool filtered = q->filter && q->filter->image && *q->filter->image->image;
 
-	if (filtered && !find(call, d, q->filter->image, &only))
+	if (collect(call, arg, q->filter, &r.images, &r.n_images))
+		berth_grpc_reply(call, &r.base);
+}
+
+HANDLER(berth_cri_stream_images)
+{
+	const Runtime__V1__StreamImagesRequest *q = (const void *)request;
+	Runtime__V1__StreamImagesResponse r = RUNTIME__V1__STREAM_IMAGES_RESPONSE__INIT;
+	Runtime__V1__Image **all;
+	size_t n;
+
+	if (!collect(call, arg, q->filter, &all, &n))
 		return;
-	r.images = berth_arena_alloc(a, (HASH_COUNT(d->images->by_id) + 1) * sizeof(*r.images));
-	HASH_ITER (hh, d->images->by_id, i, tmp) {
-		if (!filtered || i == only)
-			r.images[r.n_images++] = image_of(a, i);
+	for (size_t i = 0; i < n; i += r.n_images) {
+		r.images = all + i;
+		r.n_images = n - i < BERTH_STREAM_ITEMS ? n - i : BERTH_STREAM_ITEMS;
+		if (berth_grpc_send(call, &r.base) < 0)
+			break;
 	}
-	berth_grpc_reply(call, &r.base);
+	berth_grpc_finish(call);
 }
 
 HANDLER(berth_cri_image_status)

@@ -152,6 +152,25 @@ static void fill_info(struct berth_grpc_call *call, const struct berth_pod *p,
 	        &runtime__v1__pod_sandbox_status_response__info_entry__descriptor, "info", text);
 }
 
+Runtime__V1__PodSandboxStatus *berth_cri_pod_status_of(struct berth_arena *a, struct berth_pod *p)
+{
+	Runtime__V1__PodSandboxStatus *s = berth_arena_alloc(a, sizeof(*s));
+
+	runtime__v1__pod_sandbox_status__init(s);
+	s->id = p->id;
+	s->metadata = p->config->metadata;
+	s->state = state_of(p);
+	s->created_at = (int64_t)p->created_ns;
+	s->labels = (void *)p->config->labels;
+	s->n_labels = p->config->n_labels;
+	s->annotations = (void *)p->config->annotations;
+	s->n_annotations = p->config->n_annotations;
+	s->runtime_handler = p->handler_name;
+	fill_network(a, p, s);
+	fill_linux(a, p, s);
+	return s;
+}
+
 HANDLER(berth_cri_pod_sandbox_status)
 {
 	const Runtime__V1__PodSandboxStatusRequest *q = (const void *)request;
@@ -166,29 +185,9 @@ HANDLER(berth_cri_pod_sandbox_status)
 		return;
 	}
 	Runtime__V1__PodSandboxStatusResponse r = RUNTIME__V1__POD_SANDBOX_STATUS_RESPONSE__INIT;
-	Runtime__V1__PodSandboxStatus s = RUNTIME__V1__POD_SANDBOX_STATUS__INIT;
-	r.status = &s;
-	s.id = p->id;
-	s.metadata = p->config->metadata;
-	s.state = state_of(p);
-	s.created_at = (int64_t)p->created_ns;
-	s.labels = (void *)p->config->labels;
-	s.n_labels = p->config->n_labels;
-	s.annotations = (void *)p->config->annotations;
-	s.n_annotations = p->config->n_annotations;
-	s.runtime_handler = p->handler_name;
-	fill_network(a, p, &s);
-	fill_linux(a, p, &s);
+	r.status = berth_cri_pod_status_of(a, p);
 	r.timestamp = (int64_t)berth_realtime_ns();
-	size_t n = 0;
-	for (struct berth_container *c = p->containers; c; c = c->next)
-		n++;
-	r.containers_statuses = berth_arena_alloc(a, (n + 1) * sizeof(*r.containers_statuses));
-	for (struct berth_container *c = p->containers; c; c = c->next) {
-		if (c->phase != BERTH_CTR_CREATING && c->phase != BERTH_CTR_REMOVING)
-			r.containers_statuses[r.n_containers_statuses++] =
-			        berth_cri_container_status_of(call, c);
-	}
+	r.n_containers_statuses = berth_cri_container_statuses_of(a, p, &r.containers_statuses);
 	if (q->verbose)
 		fill_info(call, p, &r);
 	berth_grpc_reply(call, &r.base);
@@ -208,17 +207,15 @@ static bool wanted(const struct berth_pod *p, const Runtime__V1__PodSandboxFilte
 	        (void *const *)f->label_selector, f->n_label_selector);
 }
 
-HANDLER(berth_cri_list_pod_sandbox)
+static size_t collect(struct berth_arena *a, struct berth_daemon *d,
+        const Runtime__V1__PodSandboxFilter *filter, Runtime__V1__PodSandbox ***ret)
 {
-	const Runtime__V1__ListPodSandboxRequest *q = (const void *)request;
-	struct berth_daemon *d = arg;
-	struct berth_arena *a = berth_grpc_arena(call);
-	Runtime__V1__ListPodSandboxResponse r = RUNTIME__V1__LIST_POD_SANDBOX_RESPONSE__INIT;
 	struct berth_pod *p, *tmp;
+	size_t n = 0;
 
-	r.items = berth_arena_alloc(a, (HASH_CNT(hh_id, d->pods->by_id) + 1) * sizeof(*r.items));
+	*ret = berth_arena_alloc(a, (HASH_CNT(hh_id, d->pods->by_id) + 1) * sizeof(**ret));
 	HASH_ITER (hh_id, d->pods->by_id, p, tmp) {
-		if (!wanted(p, q->filter))
+		if (!wanted(p, filter))
 			continue;
 		Runtime__V1__PodSandbox *s = berth_arena_alloc(a, sizeof(*s));
 		runtime__v1__pod_sandbox__init(s);
@@ -231,7 +228,49 @@ HANDLER(berth_cri_list_pod_sandbox)
 		s->annotations = (void *)p->config->annotations;
 		s->n_annotations = p->config->n_annotations;
 		s->runtime_handler = p->handler_name;
-		r.items[r.n_items++] = s;
+		(*ret)[n++] = s;
 	}
+	return n;
+}
+
+HANDLER(berth_cri_list_pod_sandbox)
+{
+	const Runtime__V1__ListPodSandboxRequest *q = (const void *)request;
+	Runtime__V1__ListPodSandboxResponse r = RUNTIME__V1__LIST_POD_SANDBOX_RESPONSE__INIT;
+
+	r.n_items = collect(berth_grpc_arena(call), arg, q->filter, &r.items);
 	berth_grpc_reply(call, &r.base);
+}
+
+HANDLER(berth_cri_stream_pod_sandboxes)
+{
+	const Runtime__V1__StreamPodSandboxesRequest *q = (const void *)request;
+	Runtime__V1__StreamPodSandboxesResponse r =
+	        RUNTIME__V1__STREAM_POD_SANDBOXES_RESPONSE__INIT;
+	Runtime__V1__PodSandbox **all;
+	size_t n = collect(berth_grpc_arena(call), arg, q->filter, &all);
+
+	for (size_t i = 0; i < n; i += r.n_pod_sandboxes) {
+		r.pod_sandboxes = all + i;
+		r.n_pod_sandboxes = n - i < BERTH_STREAM_ITEMS ? n - i : BERTH_STREAM_ITEMS;
+		if (berth_grpc_send(call, &r.base) < 0)
+			break;
+	}
+	berth_grpc_finish(call);
+}
+
+/* The kubelet has changed the pod's cgroup itself; it tells those who keep a sandbox of their own.
+ * A pod sandbox of ours has no limits that could be changed. */
+HANDLER(berth_cri_update_pod_sandbox_resources)
+{
+	const Runtime__V1__UpdatePodSandboxResourcesRequest *q = (const void *)request;
+	Runtime__V1__UpdatePodSandboxResourcesResponse r =
+	        RUNTIME__V1__UPDATE_POD_SANDBOX_RESOURCES_RESPONSE__INIT;
+	struct berth_error *err = NULL;
+
+	if (berth_pod_find(arg, q->pod_sandbox_id, &err))
+		berth_grpc_reply(call, &r.base);
+	else
+		berth_grpc_fail(call, err);
+	berth_error_free(err);
 }

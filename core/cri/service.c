@@ -8,6 +8,12 @@
 		        &runtime__v1__##name##_response__descriptor, false, handler_ \
 	}
 
+#define STREAM(Name, name, handler_)                                                \
+	{                                                                           \
+#Name, &runtime__v1__##name##_request__descriptor,                  \
+		        &runtime__v1__##name##_response__descriptor, true, handler_ \
+	}
+
 const struct berth_grpc_method berth_runtime_service[] = {
         RUNTIME(Version, version, berth_cri_version),
         RUNTIME(Status, status, berth_cri_status),
@@ -18,11 +24,20 @@ const struct berth_grpc_method berth_runtime_service[] = {
         RUNTIME(RemovePodSandbox, remove_pod_sandbox, berth_cri_remove_pod_sandbox),
         RUNTIME(PodSandboxStatus, pod_sandbox_status, berth_cri_pod_sandbox_status),
         RUNTIME(ListPodSandbox, list_pod_sandbox, berth_cri_list_pod_sandbox),
+        STREAM(StreamPodSandboxes, stream_pod_sandboxes, berth_cri_stream_pod_sandboxes),
+        RUNTIME(UpdatePodSandboxResources, update_pod_sandbox_resources,
+                berth_cri_update_pod_sandbox_resources),
         RUNTIME(CreateContainer, create_container, berth_cri_create_container),
         RUNTIME(StartContainer, start_container, berth_cri_start_container),
         RUNTIME(StopContainer, stop_container, berth_cri_stop_container),
         RUNTIME(RemoveContainer, remove_container, berth_cri_remove_container),
         RUNTIME(ListContainers, list_containers, berth_cri_list_containers),
+        STREAM(StreamContainers, stream_containers, berth_cri_stream_containers),
+        RUNTIME(UpdateContainerResources, update_container_resources,
+                berth_cri_update_container_resources),
+        {"GetContainerEvents", &runtime__v1__get_events_request__descriptor,
+                &runtime__v1__container_event_response__descriptor, true,
+                berth_cri_get_container_events},
         RUNTIME(ContainerStatus, container_status, berth_cri_container_status),
         RUNTIME(ReopenContainerLog, reopen_container_log, berth_cri_reopen_container_log),
         RUNTIME(ExecSync, exec_sync, berth_cri_exec_sync),
@@ -33,11 +48,14 @@ const struct berth_grpc_method berth_runtime_service[] = {
         RUNTIME(ListContainerStats, list_container_stats, berth_cri_list_container_stats),
         RUNTIME(PodSandboxStats, pod_sandbox_stats, berth_cri_pod_sandbox_stats),
         RUNTIME(ListPodSandboxStats, list_pod_sandbox_stats, berth_cri_list_pod_sandbox_stats),
+        STREAM(StreamContainerStats, stream_container_stats, berth_cri_stream_container_stats),
+        STREAM(StreamPodSandboxStats, stream_pod_sandbox_stats, berth_cri_stream_pod_sandbox_stats),
         {NULL, NULL, NULL, false, NULL},
 };
 
 const struct berth_grpc_method berth_image_service[] = {
         RUNTIME(ListImages, list_images, berth_cri_list_images),
+        STREAM(StreamImages, stream_images, berth_cri_stream_images),
         RUNTIME(ImageStatus, image_status, berth_cri_image_status),
         RUNTIME(PullImage, pull_image, berth_cri_pull_image),
         RUNTIME(RemoveImage, remove_image, berth_cri_remove_image),

@@ -46,11 +46,16 @@ HANDLER(berth_cri_stop_pod_sandbox);
 HANDLER(berth_cri_remove_pod_sandbox);
 HANDLER(berth_cri_pod_sandbox_status);
 HANDLER(berth_cri_list_pod_sandbox);
+HANDLER(berth_cri_stream_pod_sandboxes);
+HANDLER(berth_cri_update_pod_sandbox_resources);
 HANDLER(berth_cri_create_container);
 HANDLER(berth_cri_start_container);
 HANDLER(berth_cri_stop_container);
 HANDLER(berth_cri_remove_container);
 HANDLER(berth_cri_list_containers);
+HANDLER(berth_cri_stream_containers);
+HANDLER(berth_cri_update_container_resources);
+HANDLER(berth_cri_get_container_events);
 HANDLER(berth_cri_container_status);
 HANDLER(berth_cri_reopen_container_log);
 HANDLER(berth_cri_exec_sync);
@@ -61,14 +66,29 @@ HANDLER(berth_cri_container_stats);
 HANDLER(berth_cri_list_container_stats);
 HANDLER(berth_cri_pod_sandbox_stats);
 HANDLER(berth_cri_list_pod_sandbox_stats);
+HANDLER(berth_cri_stream_container_stats);
+HANDLER(berth_cri_stream_pod_sandbox_stats);
 HANDLER(berth_cri_list_images);
+HANDLER(berth_cri_stream_images);
 HANDLER(berth_cri_image_status);
 HANDLER(berth_cri_pull_image);
 HANDLER(berth_cri_remove_image);
 HANDLER(berth_cri_image_fs_info);
 
-/* ContainerStatus of a container, in the call's arena. */
+/* Statuses, in an arena; they borrow from the object. */
 Runtime__V1__ContainerStatus *berth_cri_container_status_of(
-        struct berth_grpc_call *call, struct berth_container *c);
+        struct berth_arena *a, struct berth_container *c);
+Runtime__V1__PodSandboxStatus *berth_cri_pod_status_of(struct berth_arena *a, struct berth_pod *p);
+/* Those of all its containers that clients may see; returns how many. */
+size_t berth_cri_container_statuses_of(
+        struct berth_arena *a, struct berth_pod *p, Runtime__V1__ContainerStatus ***ret);
+
+/* The daemon's on_change, and the end of all event streams before a drain. */
+void berth_cri_on_change(
+        struct berth_daemon *d, enum berth_change change, const char *id, struct berth_pod *pod);
+void berth_cri_end_events(struct berth_daemon *d);
+
+/* A list streamed has at most so many items in a message. */
+#define BERTH_STREAM_ITEMS 100
 
 #endif

@@ -428,6 +428,25 @@ HANDLER(berth_cri_container_stats)
 	go(s);
 }
 
+static void stream_containers(struct sampling *s)
+{
+	Runtime__V1__StreamContainerStatsResponse r =
+	        RUNTIME__V1__STREAM_CONTAINER_STATS_RESPONSE__INIT;
+	struct berth_arena *a = berth_grpc_arena(s->call);
+	Runtime__V1__ContainerStats *slice[BERTH_STREAM_ITEMS];
+
+	r.container_stats = slice;
+	for (size_t i = 0; i < s->n_containers; i++) {
+		slice[r.n_container_stats++] = container_stats(a, &s->containers[i]);
+		if (r.n_container_stats < BERTH_STREAM_ITEMS && i + 1 < s->n_containers)
+			continue;
+		if (berth_grpc_send(s->call, &r.base) < 0)
+			break;
+		r.n_container_stats = 0;
+	}
+	berth_grpc_finish(s->call);
+}
+
 static bool container_wanted(
         const struct berth_container *c, const Runtime__V1__ContainerStatsFilter *f)
 {
@@ -456,18 +475,29 @@ static void reply_containers(struct sampling *s)
 	berth_grpc_reply(s->call, &r.base);
 }
 
-HANDLER(berth_cri_list_container_stats)
+static void list_containers(struct berth_grpc_call *call, struct berth_daemon *d,
+        const Runtime__V1__ContainerStatsFilter *filter, void (*reply)(struct sampling *s))
 {
-	const Runtime__V1__ListContainerStatsRequest *q = (const void *)request;
-	struct berth_daemon *d = arg;
-	struct sampling *s = begin(d, call, reply_containers);
+	struct sampling *s = begin(d, call, reply);
 	struct berth_container *c, *tmp;
 
 	HASH_ITER (hh, d->containers->by_id, c, tmp) {
-		if (container_wanted(c, q->filter))
+		if (container_wanted(c, filter))
 			add_container(s, c);
 	}
 	go(s);
+}
+
+HANDLER(berth_cri_list_container_stats)
+{
+	const Runtime__V1__ListContainerStatsRequest *q = (const void *)request;
+	list_containers(call, arg, q->filter, reply_containers);
+}
+
+HANDLER(berth_cri_stream_container_stats)
+{
+	const Runtime__V1__StreamContainerStatsRequest *q = (const void *)request;
+	list_containers(call, arg, q->filter, stream_containers);
 }
 
 static void reply_pod(struct sampling *s)
@@ -534,4 +564,29 @@ HANDLER(berth_cri_list_pod_sandbox_stats)
 {
 	const Runtime__V1__ListPodSandboxStatsRequest *q = (const void *)request;
 	list_pods(call, arg, q->filter, reply_pods);
+}
+
+static void stream_pods(struct sampling *s)
+{
+	Runtime__V1__StreamPodSandboxStatsResponse r =
+	        RUNTIME__V1__STREAM_POD_SANDBOX_STATS_RESPONSE__INIT;
+	struct berth_arena *a = berth_grpc_arena(s->call);
+	Runtime__V1__PodSandboxStats *slice[BERTH_STREAM_ITEMS];
+
+	r.pod_sandbox_stats = slice;
+	for (size_t i = 0; i < s->n_pods; i++) {
+		slice[r.n_pod_sandbox_stats++] = pod_stats(a, s, &s->pods[i]);
+		if (r.n_pod_sandbox_stats < BERTH_STREAM_ITEMS && i + 1 < s->n_pods)
+			continue;
+		if (berth_grpc_send(s->call, &r.base) < 0)
+			break;
+		r.n_pod_sandbox_stats = 0;
+	}
+	berth_grpc_finish(s->call);
+}
+
+HANDLER(berth_cri_stream_pod_sandbox_stats)
+{
+	const Runtime__V1__StreamPodSandboxStatsRequest *q = (const void *)request;
+	list_pods(call, arg, q->filter, stream_pods);
 }

@@ -433,8 +433,8 @@ void berth_kill_tree(pid_t pid, unsigned int reap_wait_ms)
 	} while (looked < t.n);
 	for (size_t i = 0; i < t.n; i++)
 		kill(t.pids[i], SIGKILL);
-	/* The descendants are orphans now, and the sweeper's: until it has been there a container may
-	 * still list them. The first one is its owner's to reap. */
+	/* The descendants are orphans now, and the sweeper's: until it has been there a container
+	 * may still list them. The first one is its owner's to reap. */
 	uint64_t until = berth_now_ns() + reap_wait_ms * 1000000ull;
 	for (size_t i = 1; i < t.n; i++) {
 		while (kill(t.pids[i], 0) == 0 && berth_now_ns() < until)

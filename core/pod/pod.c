@@ -22,6 +22,13 @@ char *berth_path(const char *first, ...)
 	return berth_buf_steal(&b);
 }
 
+void berth_changed(
+        struct berth_daemon *d, enum berth_change change, const char *id, struct berth_pod *pod)
+{
+	if (d->on_change)
+		d->on_change(d, change, id, pod);
+}
+
 const struct berth_handler *berth_daemon_handler(const struct berth_daemon *d, const char *name)
 {
 	if (!name || !*name)

@@ -53,6 +53,10 @@ static void run_end(struct run *r)
 		free(w);
 	}
 	p->unclaimed = !heard;
+	if (!r->err) {
+		berth_changed(p->d, BERTH_CHANGE_CREATED, p->id, p);
+		berth_changed(p->d, BERTH_CHANGE_STARTED, p->id, p);
+	}
 	if (!r->err)
 		berth_log_info("pod sandbox ready", "pod", p->id, "name", p->name, "ip",
 		        p->ips ? p->ips[0] : NULL);
@@ -206,9 +210,11 @@ static void ending_worked(void *arg)
 
 	if (!e->err && e->remove) {
 		berth_pods_drop(p);
+		berth_changed(p->d, BERTH_CHANGE_DELETED, p->id, p);
 		berth_log_info("pod sandbox removed", "pod", p->id, "name", p->name);
 	} else if (!e->err) {
 		p->phase = BERTH_POD_STOPPED;
+		berth_changed(p->d, BERTH_CHANGE_STOPPED, p->id, p);
 		berth_log_info("pod sandbox stopped", "pod", p->id, "name", p->name);
 	} else if (e->remove) {
 		p->phase = BERTH_POD_STOPPED; /* what is left can be removed by another try */
