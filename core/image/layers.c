@@ -21,12 +21,6 @@
 #define OPAQUE_XATTR "trusted.overlay.opaque"
 #define XATTR_BYTES_MAX BERTH_KIB(64)
 
-static bool digest_form(const char *s)
-{
-	return s && strncmp(s, "sha256:", 7) == 0 && strlen(s + 7) == 64 &&
-	       strspn(s + 7, "0123456789abcdef") == 64;
-}
-
 int pull_set_layers(struct berth_pull *p, const json_t *layers, struct berth_error **ret_err)
 {
 	size_t i, n = json_array_size(layers);
@@ -40,7 +34,7 @@ int pull_set_layers(struct berth_pull *p, const json_t *layers, struct berth_err
 		const char *chain = json_string_value(json_object_get(l, "chain_id"));
 		const char *diff = json_string_value(json_object_get(l, "diff_id"));
 		const char *digest = json_string_value(json_object_get(l, "digest"));
-		if (!digest_form(chain) || !digest_form(diff) || !digest_form(digest))
+		if (!berth_digest_ok(chain) || !berth_digest_ok(diff) || !berth_digest_ok(digest))
 			return berth_error_set(ret_err, BERTH_INTERNAL,
 			        "pull of %s: layer %zu has no well-formed digests", p->key, i);
 		struct pull_layer *to = &p->layers[p->n_layers++];

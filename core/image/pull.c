@@ -1,368 +1,14 @@
-/* Pulls and imports: one berth-pull each, and all who wait for it. */
+/* Pulls and imports: who takes part, and what comes of them. [loop] */
 #include "image/pull.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/utsname.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "image/policy.h"
-
-#define MAX_JOBS 64 /* of one pull; beyond them its packets wait */
-#define SOCKET_BYTES (4 * BERTH_PULL_PACKET)
-
-static void pull_end(struct berth_pull *p);
-
-/* ---- words to and from the puller ---- */
-
-void pull_send(struct berth_pull *p, json_t *packet, int fd)
-{
-	_cleanup_free_ char *text = json_dumps(packet, JSON_COMPACT);
-	json_decref(packet);
-	if (p->sock < 0)
-		return;
-	struct iovec iov = {text, strlen(text)};
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = {{0}};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-	if (fd >= 0) {
-		msg.msg_control = control.bytes;
-		msg.msg_controllen = sizeof(control.bytes);
-		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &fd, sizeof(int));
-	}
-	if (sendmsg(p->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 || errno == EPIPE ||
-	        errno == ECONNRESET)
-		return; /* one that is gone is noticed by its end */
-	struct berth_error *err = NULL;
-	berth_error_errno(&err, errno, "pull of %s: berth-pull does not listen", p->key);
-	pull_fail(p, err);
-}
-
-static int receive(struct berth_pull *p, json_t **ret, int *ret_fd)
-{
-	struct iovec iov = {p->packet, BERTH_PULL_PACKET};
-	union {
-		char bytes[CMSG_SPACE(4 * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct msghdr msg = {.msg_iov = &iov,
-	        .msg_iovlen = 1,
-	        .msg_control = control.bytes,
-	        .msg_controllen = sizeof(control.bytes)};
-	ssize_t n = recvmsg(p->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-
-	*ret_fd = -1;
-	*ret = NULL;
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? -EAGAIN : -errno;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
-			int fd;
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-			if (*ret_fd < 0)
-				*ret_fd = fd;
-			else
-				close(fd);
-		}
-	}
-	if (n == 0)
-		return -EPIPE;
-	if (!(msg.msg_flags & MSG_TRUNC))
-		*ret = json_loadb(p->packet, (size_t)n, 0, NULL);
-	return *ret ? 0 : -EBADMSG;
-}
-
-static void protocol_error(struct berth_pull *p, const char *what)
-{
-	struct berth_error *err = NULL;
-	berth_error_set(&err, BERTH_INTERNAL, "pull of %s: berth-pull %s", p->key, what);
-	pull_fail(p, err);
-}
-
-static void tell_progress(struct berth_pull *p, size_t n, uint64_t done, uint64_t total)
-{
-	for (struct berth_pull_part *a = p->parts; a; a = a->next) {
-		if (a->progress)
-			a->progress((unsigned int)n, p->layers[n].digest, done, total, a->arg);
-	}
-}
-
-static void answer_have(struct berth_pull *p)
-{
-	json_t *have = json_array();
-
-	p->have_waits = false;
-	for (size_t i = 0; i < p->n_layers; i++) {
-		bool known = berth_layer_known(p->d->images, p->layers[i].chain_id);
-		if (known)
-			p->layers[i].state = LAYER_COMMITTED;
-		json_array_append_new(have, json_boolean(known));
-		tell_progress(p, i, known ? p->layers[i].size : 0, p->layers[i].size);
-	}
-	pull_send(p, json_pack("{s:s, s:o}", "t", "have", "have", have), -1);
-}
-
-static void on_image(struct berth_pull *p, const json_t *j)
-{
-	struct berth_error *err = NULL;
-
-	if (p->have_asked) {
-		protocol_error(p, "named a second image before the first was stored");
-		return;
-	}
-	if (pull_set_layers(p, json_object_get(j, "layers"), &err) < 0) {
-		pull_fail(p, err);
-		return;
-	}
-	p->have_asked = true;
-	p->have_waits = p->d->images->removals > 0;
-	if (!p->have_waits)
-		answer_have(p);
-}
-
-void berth_pulls_resume(struct berth_images *s)
-{
-	for (struct berth_pull *p = s->pulls; p; p = p->next) {
-		if (p->have_waits && !p->over)
-			answer_have(p);
-	}
-}
-
-bool berth_pull_wants(const struct berth_images *s, const char *chain_id)
-{
-	for (struct berth_pull *p = s->pulls; p; p = p->next) {
-		for (size_t i = 0; i < p->n_layers; i++) {
-			if (!p->have_waits && strcmp(p->layers[i].chain_id, chain_id) == 0)
-				return true;
-		}
-	}
-	return false;
-}
-
-static void on_progress(struct berth_pull *p, const json_t *j, size_t n)
-{
-	tell_progress(p, n, (uint64_t)json_integer_value(json_object_get(j, "done")),
-	        (uint64_t)json_integer_value(json_object_get(j, "total")));
-}
-
-static void on_unpacked(struct berth_pull *p, const json_t *j, size_t n, int fd)
-{
-	struct pull_layer *l = &p->layers[n];
-	json_int_t implied = json_integer_value(json_object_get(j, "implied"));
-
-	if (l->state != LAYER_OPEN || implied < 0 || implied > BERTH_LIMIT_IMPLIED_DIRS) {
-		protocol_error(p, "finished a layer that it does not have");
-		return;
-	}
-	if (implied > 0 && fd >= 0) {
-		/* A memfd: reading it waits for nothing. */
-		if (lseek(fd, 0, SEEK_SET) < 0 ||
-		        berth_read_fd(fd, (size_t)implied * BERTH_LIMIT_PATH, &l->implied,
-		                &l->implied_len) < 0) {
-			protocol_error(p, "sent no readable list of directories");
-			return;
-		}
-		l->implied_n = (size_t)implied;
-	}
-	l->state = LAYER_UNPACKED;
-	tell_progress(p, n, l->size, l->size);
-	pull_advance(p);
-}
-
-static bool digest_form(const char *s)
-{
-	return s && strncmp(s, "sha256:", 7) == 0 && strlen(s + 7) == 64 &&
-	       strspn(s + 7, "0123456789abcdef") == 64;
-}
-
-static void on_record(struct berth_pull *p, int fd)
-{
-	_cleanup_free_ char *text = NULL;
-
-	if (fd < 0 || !p->have_asked || p->record || lseek(fd, 0, SEEK_SET) < 0 ||
-	        berth_read_fd(fd, BERTH_PULL_RECORD, &text, NULL) < 0) {
-		protocol_error(p, "sent no readable image record");
-		return;
-	}
-	json_t *r = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
-	json_t *layers = json_object_get(r, "layers");
-	bool ok = digest_form(json_string_value(json_object_get(r, "id"))) &&
-	          digest_form(json_string_value(json_object_get(r, "digest"))) &&
-	          json_is_object(json_object_get(r, "config")) &&
-	          json_array_size(layers) == p->n_layers;
-	for (size_t i = 0; ok && i < p->n_layers; i++) {
-		const char *chain =
-		        json_string_value(json_object_get(json_array_get(layers, i), "chain_id"));
-		ok = chain && strcmp(chain, p->layers[i].chain_id) == 0;
-	}
-	if (!ok) {
-		json_decref(r);
-		protocol_error(p, "sent a malformed image record");
-		return;
-	}
-	p->record = r;
-	pull_advance(p);
-}
-
-static void on_error(struct berth_pull *p, const json_t *j)
-{
-	struct berth_error *err = NULL;
-	json_int_t code = json_integer_value(json_object_get(j, "code"));
-	const char *text = json_string_value(json_object_get(j, "msg"));
-
-	if (code < 1 || code > BERTH_UNAUTHENTICATED)
-		code = BERTH_INTERNAL;
-	berth_error_set(&err, (enum berth_code)code, "%s", text ? text : "berth-pull failed");
-	pull_fail(p, err);
-}
-
-static void on_packet(struct berth_pull *p, const json_t *j, int *fd)
-{
-	const char *t = json_string_value(json_object_get(j, "t"));
-	json_t *nj = json_object_get(j, "n");
-	size_t n = json_is_integer(nj) && json_integer_value(nj) >= 0
-	                   ? (size_t)json_integer_value(nj)
-	                   : SIZE_MAX;
-	bool has_n = n < p->n_layers && !p->have_waits;
-
-	if (!t)
-		protocol_error(p, "sent a packet without a type");
-	else if (strcmp(t, "image") == 0)
-		on_image(p, j);
-	else if (strcmp(t, "record") == 0)
-		on_record(p, *fd);
-	else if (strcmp(t, "error") == 0)
-		on_error(p, j);
-	else if (!has_n)
-		protocol_error(p, "speaks of a layer that the image does not have");
-	else if (strcmp(t, "open") == 0)
-		pull_open(p, n);
-	else if (strcmp(t, "opaque") == 0)
-		pull_opaque(p, n, berth_take_fd(fd));
-	else if (strcmp(t, "unpacked") == 0)
-		on_unpacked(p, j, n, *fd);
-	else if (strcmp(t, "progress") == 0)
-		on_progress(p, j, n);
-	else
-		protocol_error(p, "sent a packet of an unknown type");
-}
-
-static void on_readable(int sock, int events, void *arg)
-{
-	struct berth_pull *p = arg;
-	(void)sock;
-	(void)events;
-
-	for (int i = 0; i < 32 && !p->over && p->jobs < MAX_JOBS; i++) {
-		json_t *j;
-		_cleanup_close_ int fd = -1;
-		int r = receive(p, &j, &fd);
-		if (r == -EAGAIN)
-			return;
-		if (r == -EBADMSG) {
-			protocol_error(p, "sent what is not JSON");
-			return;
-		}
-		if (r < 0) {
-			/* It is gone; its exit says more. */
-			p->watch = berth_fdwatch_free(p->watch);
-			return;
-		}
-		on_packet(p, j, &fd);
-		json_decref(j);
-	}
-	if (p->jobs >= MAX_JOBS && p->watch)
-		berth_fdwatch_change(p->watch, 0); /* until a job ends */
-}
-
-/* ---- the process ---- */
-
-static void on_exit_of_puller(pid_t pid, int status, void *arg)
-{
-	struct berth_pull *p = arg;
-	(void)pid;
-
-	p->child = NULL;
-	p->ended = true;
-	if (!p->over && p->sock >= 0) {
-		/* What it said last may still lie in the socket. */
-		on_readable(p->sock, UV_READABLE, p);
-		for (int i = 0; i < 64 && !p->over && p->watch; i++)
-			on_readable(p->sock, UV_READABLE, p);
-	}
-	if (!p->over && p->n_images > 0 && !p->have_asked && status == 0) {
-		p->over = true;
-	} else if (!p->over) {
-		struct berth_error *err = NULL;
-		berth_error_set(&err, BERTH_INTERNAL, "pull of %s: berth-pull %s %d", p->key,
-		        WIFSIGNALED(status) ? "was killed by signal" : "ended early with status",
-		        WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-		pull_fail(p, err);
-	}
-	pull_end(p);
-}
-
-/* Of our own environment it gets what tells libcurl of proxies. */
-static char **puller_env(void)
-{
-	static const char *const names[] = {"http_proxy", "HTTP_PROXY", "https_proxy",
-	        "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"};
-	char **env = berth_strv_append(NULL, "PATH=/usr/sbin:/usr/bin:/sbin:/bin");
-
-	for (size_t i = 0; i < BERTH_ARRAY_LEN(names); i++) {
-		const char *value = getenv(names[i]);
-		_cleanup_free_ char *line = berth_asprintf("%s=%s", names[i], value ? value : "");
-		if (value)
-			env = berth_strv_append(env, line);
-	}
-	return env;
-}
-
-static int start_puller(struct berth_pull *p, struct berth_error **ret_err)
-{
-	int pair[2];
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return berth_error_errno(ret_err, errno, "pull of %s: a socket", p->key);
-	int bytes = SOCKET_BYTES;
-	for (int i = 0; i < 2; i++)
-		setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
-	_cleanup_free_ char *helper = berth_path(p->d->helpers_dir, "berth-pull", NULL);
-	_cleanup_(berth_strv_freep) char **env = puller_env();
-	const char *const argv[] = {helper, NULL};
-	struct berth_child_spec spec = {.argv = argv,
-	        .envp = (const char *const *)env,
-	        .stdio = {-1, -1, STDERR_FILENO},
-	        .keep_fds = &pair[1],
-	        .n_keep_fds = 1,
-	        .cgroup_procs = (const char *const *)(void *)p->d->pull_cgroup,
-	        .new_session = 1};
-	int r = berth_child_start(&spec, &p->pid, &p->pidfd, ret_err);
-	close(pair[1]);
-	if (r < 0) {
-		close(pair[0]);
-		return -1;
-	}
-	p->sock = pair[0];
-	p->child = berth_child_watch(p->d->loop, p->pid, p->pidfd, on_exit_of_puller, p);
-	p->watch = berth_fdwatch_start(p->d->loop, p->sock, UV_READABLE, on_readable, p);
-	return 0;
-}
 
 /* ---- the result ---- */
 
@@ -424,7 +70,7 @@ static void undo_done(void *arg)
 
 /* The result is known: once nothing works for it any more, what is left over goes, and all are
  * told. */
-static void pull_end(struct berth_pull *p)
+void pull_end(struct berth_pull *p)
 {
 	if (!p->over || !p->ended || p->jobs > 0 || p->cleaning)
 		return;
@@ -516,70 +162,13 @@ void pull_advance(struct berth_pull *p)
 		return;
 	}
 	pull_layers_advance(p);
-	if (p->watch && p->jobs < MAX_JOBS)
+	if (p->watch && p->jobs < PULL_MAX_JOBS)
 		berth_fdwatch_change(p->watch, UV_READABLE);
 	if (!p->over && p->record && p->jobs == 0 && pull_layers_done(p))
 		store(p);
 }
 
 /* ---- joining and leaving ---- */
-
-static const char *architecture(const char **ret_variant)
-{
-	static struct utsname u;
-	*ret_variant = NULL;
-	uname(&u);
-	if (strcmp(u.machine, "x86_64") == 0)
-		return "amd64";
-	if (strcmp(u.machine, "aarch64") == 0) {
-		*ret_variant = "v8";
-		return "arm64";
-	}
-	if (strncmp(u.machine, "armv", 4) == 0) {
-		*ret_variant = strncmp(u.machine, "armv6", 5) == 0 ? "v6" : "v7";
-		return "arm";
-	}
-	if (strcmp(u.machine, "i686") == 0)
-		return "386";
-	return u.machine; /* ppc64le, s390x, riscv64 are called so by all */
-}
-
-static json_t *string_list(char *const *v)
-{
-	json_t *a = json_array();
-	for (; v && *v; v++)
-		json_array_append_new(a, json_string(*v));
-	return a;
-}
-
-static json_t *first_packet(struct berth_pull *p, const struct berth_pull_request *r)
-{
-	const struct berth_config *c = p->d->config;
-	uint64_t features = berth_instance_descriptor(p->d->storage)->features;
-	const char *variant, *arch = architecture(&variant);
-	_cleanup_free_ char *name = p->ref.repository ? berth_ref_name(&p->ref) : NULL;
-	json_t *platform = r->platform ? json_incref(r->platform)
-	                               : json_pack("{s:s, s:s, s:s*}", "os", "linux",
-	                                         "architecture", arch, "variant", variant);
-	json_t *j = json_pack("{s:s, s:o, s:I, s:b, s:s}", "t", p->import ? "import" : "pull",
-	        "platform", platform, "parallel", (json_int_t)c->images.parallel_layers, "detached",
-	        (features & BERTH_F_DETACHED_LAYERS) != 0, "whiteout",
-	        (features & BERTH_F_WHITEOUT_OVERLAY) ? "overlay"
-	        : (features & BERTH_F_WHITEOUT_AUFS)  ? "aufs"
-	                                              : "delete");
-	if (p->import) {
-		if (name)
-			json_object_set_new(j, "ref", json_string(name));
-		return j;
-	}
-	json_object_set_new(j, "image", json_string(name));
-	json_object_set_new(j, "registries", json_string(c->images.registries));
-	json_object_set_new(j, "certs_dirs", string_list(c->images.certs_dirs));
-	json_object_set_new(j, "auth_files", string_list(c->images.auth_files));
-	if (r->auth)
-		json_object_set(j, "auth", r->auth);
-	return j;
-}
 
 struct refusal { /* of a request that could not even begin */
 	struct berth_pull_part *part;
@@ -664,11 +253,11 @@ struct berth_pull_part *berth_pull_join(struct berth_daemon *d, const struct ber
 		berth_random_hex(p->tag, 8);
 		p->next = d->images->pulls;
 		d->images->pulls = p;
-		if (start_puller(p, &err) < 0) {
+		if (pull_start(p, &err) < 0) {
 			pull_free(p);
 			return refuse(d, part, err);
 		}
-		pull_send(p, first_packet(p, r), import_fd);
+		pull_send(p, pull_first_packet(p, r), import_fd);
 	}
 	part->pull = p;
 	part->next = p->parts;

@@ -1,11 +1,13 @@
-/* Inside of a pull, shared by pull.c (who takes part, the puller's process and packets) and
- * layers.c (what is done to layers). [loop] */
+/* Inside of a pull, shared by pull.c (who takes part), puller.c (the process and its
+ * packets) and layers.c (what is done to layers). [loop] */
 #ifndef BERTH_IMAGE_PULL_H
 #define BERTH_IMAGE_PULL_H
 
 #include "image/image.h"
 #include "loop/child.h"
 #include "pull/protocol.h"
+
+#define PULL_MAX_JOBS 64 /* of one pull; beyond them its packets wait */
 
 enum layer_state {
 	LAYER_WAITING,
@@ -66,8 +68,14 @@ struct berth_pull {
 
 /* pull.c */
 void pull_fail(struct berth_pull *p, struct berth_error *err); /* takes err */
-void pull_send(struct berth_pull *p, json_t *packet, int fd);  /* takes packet */
 void pull_advance(struct berth_pull *p);
+/* Cleans up once the result is known and nothing works for it any more. */
+void pull_end(struct berth_pull *p);
+
+/* puller.c */
+int pull_start(struct berth_pull *p, struct berth_error **ret_err);
+void pull_send(struct berth_pull *p, json_t *packet, int fd); /* takes packet */
+json_t *pull_first_packet(struct berth_pull *p, const struct berth_pull_request *r);
 
 /* layers.c */
 int pull_set_layers(struct berth_pull *p, const json_t *layers, struct berth_error **ret_err);

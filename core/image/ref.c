@@ -1,7 +1,6 @@
 #include "image/ref.h"
 
 #include <ctype.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -74,11 +73,10 @@ static bool is_host(const char *s, size_t n)
 	return memchr(s, '.', n) || memchr(s, ':', n) || (n == 9 && memcmp(s, "localhost", 9) == 0);
 }
 
-static bool digest_ok(const char *d)
+bool berth_digest_ok(const char *d)
 {
-	if (strncmp(d, "sha256:", 7) != 0 || strlen(d + 7) != SHA256_HEX)
-		return false;
-	return strspn(d + 7, "0123456789abcdef") == SHA256_HEX;
+	return d && strncmp(d, "sha256:", 7) == 0 && strlen(d + 7) == SHA256_HEX &&
+	       strspn(d + 7, "0123456789abcdef") == SHA256_HEX;
 }
 
 static bool tag_ok(const char *t)
@@ -103,7 +101,7 @@ int berth_ref_parse(const char *text, struct berth_ref *ret, struct berth_error 
 	char *digest = strchr(name, '@');
 	if (digest) {
 		*digest++ = '\0';
-		if (!digest_ok(digest))
+		if (!berth_digest_ok(digest))
 			return bad(text, "its digest is not sha256: and 64 hex digits", ret_err);
 	}
 	char *slash = strrchr(name, '/');
