@@ -596,11 +596,11 @@ static void the_real_bridge_attaches_a_namespace(void **s)
 	        "{\"cniVersion\":\"1.0.0\",\"name\":\"berth-test\",\"disableCheck\":true,"
 	        "\"plugins\":[{\"type\":"
 	        "\"bridge\","
-	        "\"bridge\":\"berthtest0\",\"isGateway\":true,\"ipam\":{\"type\":\"host-local\","
+	        "\"bridge\":\"bt%d\",\"isGateway\":true,\"ipam\":{\"type\":\"host-local\","
 	        "\"dataDir\":\"%s/ipam\",\"ranges\":[[{\"subnet\":\"10.234.56.0/28\"}],"
 	        "[{\"subnet\":\"fd00:234:56::/64\"}]]}},{\"type\":\"portmap\",\"capabilities\":"
 	        "{\"portMappings\":true}}]}",
-	        dir);
+	        (int)getpid(), dir);
 	_cleanup_free_ char
 	        *state = at("state"),
 	        *config = berth_asprintf(
@@ -634,7 +634,9 @@ static void the_real_bridge_attaches_a_namespace(void **s)
 	berth_status dst = ops()->detach(op2, testhost_self(h), &a);
 	_cleanup_free_ char *ipam = berth_asprintf("ls %s/ipam/berth-test | grep -q ^10.234", dir);
 	int leased = system(ipam);
-	(void)!system("ip link del berthtest0 2>/dev/null");
+	_cleanup_free_ char *unbridge =
+	        berth_asprintf("ip link del bt%d 2>/dev/null", (int)getpid());
+	(void)!system(unbridge);
 	if (st != BERTH_OK || check != BERTH_OK)
 		fail_msg("%s", testop_error(op));
 	if (dst != BERTH_OK)
