@@ -52,7 +52,7 @@ static void probe(void)
 	/* Until 6.5 overlay parses options only when it is mounted, and takes any for now. */
 	if (fsconfig(fd, FSCONFIG_SET_FLAG, "berth_no_such_option", NULL, 0) == 0)
 		return;
-	_cleanup_free_ char *unknown = mount_fs_log(fd, errno);
+	free(mount_fs_log(fd, errno)); /* read away: below, only what comes next counts */
 	if (fsconfig(fd, FSCONFIG_SET_STRING, "lowerdir+", "/", 0) == 0) {
 		have_lowerdir_add = true;
 		return;

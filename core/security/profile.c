@@ -281,7 +281,7 @@ static int read_args(struct reader *r, const json_t *args, json_t *to)
 static int read_rule(struct reader *r, const json_t *rule, json_t *list)
 {
 	json_t *names = json_object_get(rule, "names"), *name = json_object_get(rule, "name"), *v;
-	const char *action;
+	const char *action = NULL;
 	bool in, out;
 	size_t i;
 
@@ -374,7 +374,7 @@ static int copy_listener(struct reader *r, const json_t *root, json_t *to)
 
 static int read_root(struct reader *r, const json_t *root, json_t *to)
 {
-	const char *action;
+	const char *action = NULL;
 	json_t *flags = json_object_get(root, "flags"), *rules = json_object_get(root, "syscalls"),
 	       *v;
 	size_t i;

@@ -105,7 +105,7 @@ static bool field_is(struct field f, const char *s)
 bool berth_passwd_find(const char *text, size_t len, const char *name, uint32_t uid,
         struct berth_passwd_entry *ret)
 {
-	struct field line, f[PASSWD_FIELDS];
+	struct field line, f[PASSWD_FIELDS] = {0};
 
 	while (next_line(&text, &len, &line)) {
 		size_t n = split(line, f, PASSWD_FIELDS);

@@ -235,7 +235,7 @@ static int propagation_child(struct fixture *f)
 	for (int k = 0; k < 3; k++) {
 		for (int p = 0; p < 3; p++) {
 			/* The directory need not be the mount point itself. */
-			char sub[160];
+			char sub[400];
 			snprintf(sub, sizeof(sub), "%s/sub", path[k]);
 			init_mount(&m, "/x", sub);
 			m.propagation = modes[p];

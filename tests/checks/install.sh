@@ -1,0 +1,147 @@
+#!/bin/bash
+# install.sh: what a packager does. Builds releases with each compiler without a warning, installs one into a prefix and
+# looks at what is there, lets the installed daemon find its own parts, builds a plugin outside of the tree, and builds
+# a subset of plugins. Works in a directory of its own; takes some minutes.
+set -u
+src=$(cd "$(dirname "$0")/../.." && pwd)
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/berth-install.XXXXXX")
+trap 'rm -rf "$tmp"' EXIT
+bad=0
+
+complain() { printf 'FAILED %s\n' "$*"; bad=1; }
+
+# build NAME OPTION...: configures and builds $tmp/NAME; any warning of the compiler fails it.
+build() {
+	local name=$1
+	shift
+	meson setup "$tmp/$name" "$src" --prefix="$tmp/prefix" -Dtests=disabled -Dwerror=true "$@" >"$tmp/$name.log" 2>&1 &&
+		ninja -C "$tmp/$name" >>"$tmp/$name.log" 2>&1 && return 0
+	tail -n 30 "$tmp/$name.log"
+	complain "build $name: $*"
+	return 1
+}
+
+installed() {
+	(cd "$tmp/prefix" && find . -type f | sed 's#^\./##' | sort)
+}
+
+check_files() {
+	local libdir=$1 want
+	want=$(sort <<-LIST
+		bin/berthctl
+		bin/berthd
+		include/berth/monitor.h
+		include/berth/plugin.h
+		include/berth/util.h
+		lib/systemd/system/berth.service
+		$libdir/berth/plugins/net-cni.so
+		$libdir/berth/plugins/runtime-runc.so
+		$libdir/berth/plugins/storage-overlay.so
+		$libdir/pkgconfig/berth-plugin.pc
+		libexec/berth/berth-init
+		libexec/berth/berth-monitor
+		libexec/berth/berth-ns
+		libexec/berth/berth-pull
+		share/doc/berth/berth.yaml
+	LIST
+	)
+	diff <(echo "$want") <(installed) || complain "other files than expected are installed (< expected, > there)"
+}
+
+# PIE, full RELRO, no executable stack, no text relocations, no rpath; FORTIFY wherever a function has a checked form.
+check_hardening() {
+	local f=$1 name=${1#"$tmp/prefix/"} head dyn
+	head=$(readelf -hlW "$f")
+	dyn=$(readelf -dW "$f")
+	grep -q 'Type: *DYN' <<<"$head" || complain "$name is not position independent"
+	grep -q GNU_RELRO <<<"$head" || complain "$name has no RELRO"
+	grep -Eq 'BIND_NOW|FLAGS_1.*NOW' <<<"$dyn" || complain "$name binds lazily"
+	grep -E 'GNU_STACK.* RW ' <<<"$head" >/dev/null || complain "$name has an executable stack"
+	! grep -Eq 'TEXTREL|RPATH|RUNPATH' <<<"$dyn" || complain "$name has text relocations or an rpath"
+	nm -D --undefined-only "$f" | grep -q '__[a-z_]*_chk' || complain "$name was built without FORTIFY"
+	case $name in
+	*.so) [[ $dyn == *NODELETE* ]] || complain "$name can be unloaded" ;;
+	*) nm -D --undefined-only "$f" | grep -q __stack_chk_fail || complain "$name has no stack protector" ;;
+	esac
+}
+
+# A monitor stays for each container: libc, and libcap-ng at most.
+check_small() {
+	local more
+	more=$(readelf -dW "$tmp/prefix/libexec/berth/$1" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | grep -Ev '^lib(c|cap-ng)\.so')
+	[ -z "$more" ] || complain "$1 needs" $more
+}
+
+check_parts() {
+	local out h
+	cat >"$tmp/berth.yaml" <<-YAML
+		root: $tmp/root
+		run: $tmp/run
+		plugins: { storage-overlay: {}, runtime-runc: {}, net-cni: { conf_dir: $tmp } }
+	YAML
+	out=$("$tmp/prefix/bin/berthd" --config "$tmp/berth.yaml" check)
+	for h in berth-monitor berth-pull berth-ns berth-init; do
+		grep -q "^ok .*$tmp/prefix/libexec/berth/$h" <<<"$out" || complain "the installed berthd does not find $h"
+	done
+	for h in storage-overlay runtime-runc net-cni; do
+		grep -q "^ok .*$tmp/prefix/.*/berth/plugins/$h.so" <<<"$out" || complain "the installed berthd does not find $h.so"
+	done
+	"$tmp/prefix/bin/berthd" --config "$src/docs/berth.yaml" config >/dev/null || complain "docs/berth.yaml is not valid"
+	"$tmp/prefix/bin/berthctl" --help >/dev/null || complain "berthctl --help"
+}
+
+# The example of sdk/ against the installed headers, loaded by the installed daemon from where a third party puts it.
+check_sdk() {
+	local pc pid i out
+	pc=$(dirname "$(find "$tmp/prefix" -name berth-plugin.pc)")
+	[ "$(PKG_CONFIG_PATH=$pc pkg-config --variable=plugindir berth-plugin)" = "$(dirname "$(find "$tmp/prefix" -name net-cni.so)")" ] ||
+		complain "berth-plugin.pc: plugindir is not the directory of plugins"
+	cc -shared -fPIC -fvisibility=hidden -Wall -Wextra -Werror -Wl,-z,defs -Wl,-z,nodelete \
+		$(PKG_CONFIG_PATH=$pc pkg-config --cflags berth-plugin) "$src/sdk/example/net-loopback.c" \
+		-o "$tmp/net-loopback.so" || { complain "the example does not build"; return; }
+	[ "$(id -u)" = 0 ] || { echo "not root: the example is not loaded"; return; }
+	mkdir -p -m 755 /run/berth-install-test
+	cp "$tmp/net-loopback.so" /run/berth-install-test/
+	cat >"$tmp/sdk.yaml" <<-YAML
+		root: $tmp/root
+		run: /run/berth-install-test/run
+		plugins: { storage-overlay: {}, runtime-runc: {}, net-loopback: { path: /run/berth-install-test/net-loopback.so } }
+		network: { plugin: net-loopback }
+	YAML
+	"$tmp/prefix/bin/berthd" --config "$tmp/sdk.yaml" >"$tmp/sdk.log" 2>&1 &
+	pid=$!
+	for ((i = 0; i < 100; i++)); do
+		out=$("$tmp/prefix/bin/berthctl" --runtime-endpoint /run/berth-install-test/run/berth.sock plugins 2>/dev/null) && break
+		sleep 0.1
+	done
+	for i in storage-overlay runc net-loopback; do
+		grep -q "$i" <<<"$out" || complain "the installed daemon did not load $i: $out $(tail -n 5 "$tmp/sdk.log")"
+	done
+	kill "$pid"
+	wait "$pid" || complain "the installed daemon ended with $?: $(tail -n 5 "$tmp/sdk.log")"
+	rm -rf /run/berth-install-test
+}
+
+if build gcc -Dbuildtype=release; then
+	meson install -C "$tmp/gcc" --no-rebuild --quiet || complain "meson install"
+	check_files "$(meson introspect "$tmp/gcc" --buildoptions | python3 -c 'import json, sys
+print([o["value"] for o in json.load(sys.stdin) if o["name"] == "libdir"][0])')"
+	for f in "$tmp"/prefix/bin/* "$tmp"/prefix/libexec/berth/* $(find "$tmp/prefix" -name '*.so'); do
+		check_hardening "$f"
+	done
+	check_small berth-monitor
+	check_parts
+	check_sdk
+fi
+if command -v clang >/dev/null; then
+	CC=clang build clang -Dbuildtype=release
+fi
+if build subset -Dauto_features=disabled -Dstorage-overlay=enabled -Doptimization=0; then
+	rm -rf "$tmp/prefix"
+	meson install -C "$tmp/subset" --no-rebuild --quiet
+	[ "$(installed | grep '\.so$' | xargs -n 1 basename)" = storage-overlay.so ] ||
+		complain "a subset of storage-overlay alone installs:" $(installed | grep '\.so$')
+	! readelf -dW "$tmp/prefix/libexec/berth/berth-pull" | grep -q isal || complain "ISA-L is used where it is disabled"
+fi
+[ $bad -eq 0 ] && echo "all is where it belongs"
+exit $bad
