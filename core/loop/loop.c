@@ -163,7 +163,7 @@ struct berth_timer *berth_timer_free(struct berth_timer *t)
 
 struct berth_fdwatch {
 	uv_poll_t uv;
-	int fd;
+	int fd, events;
 	berth_fdwatch_fn fn;
 	void *arg;
 };
@@ -171,7 +171,10 @@ struct berth_fdwatch {
 static void fd_ready(uv_poll_t *uv, int status, int events)
 {
 	struct berth_fdwatch *w = uv->data;
-	/* An error on the fd is for the owner to find by reading it. */
+	/* An error on the fd is for the owner to find by reading it. Before the error there may be
+	 * data, but libuv has stopped watching. */
+	if (status < 0)
+		check(uv_poll_start(&w->uv, w->events, fd_ready), "uv_poll_start");
 	w->fn(w->fd, status < 0 ? UV_READABLE | UV_DISCONNECT : events, w->arg);
 }
 
@@ -196,6 +199,7 @@ struct berth_fdwatch *berth_fdwatch_start(
 
 void berth_fdwatch_change(struct berth_fdwatch *w, int events)
 {
+	w->events = events;
 	if (events)
 		check(uv_poll_start(&w->uv, events, fd_ready), "uv_poll_start");
 	else

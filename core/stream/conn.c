@@ -144,7 +144,10 @@ void strm_conn_kick(struct strm_conn *c)
 		return;
 	c->kicking = true;
 	for (bool more = true; more;) {
-		more = c->transport && c->transport->flush(c);
+		/* What was full may be empty after this round: then there is room for more frames.
+		 */
+		more = strm_queue_len(&c->out) > 0;
+		more = (c->transport && c->transport->flush(c)) || more;
 		if (c->state == STRM_LINGER && !c->shut && c->transport && all_sent(c)) {
 			c->shut = true;
 			c->transport->finish(c);
@@ -308,7 +311,7 @@ static void on_socket(int fd, int events, void *arg)
 	struct strm_conn *c = arg;
 	static char chunk[STREAM_READ]; /* the loop's alone */
 
-	if (events & UV_READABLE) {
+	if ((events & UV_READABLE) && (c->events & UV_READABLE)) {
 		ssize_t n = recv(fd, chunk, sizeof(chunk), MSG_DONTWAIT);
 		if (n > 0) {
 			c->active_ns = berth_now_ns();
@@ -322,7 +325,7 @@ static void on_socket(int fd, int events, void *arg)
 		} else if (errno != EAGAIN && errno != EINTR) {
 			strm_conn_close(c, strerror(errno));
 		}
-	} else if ((events & UV_DISCONNECT) && !(c->events & UV_READABLE)) {
+	} else if (events & UV_DISCONNECT) {
 		/* What it has sent still lies in the socket and cannot be taken now. */
 		if (c->state == STRM_OPEN && c->req->kind != BERTH_STREAM_EXEC) {
 			c->hung_up = true;

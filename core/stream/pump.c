@@ -91,8 +91,6 @@ static void on_source(int fd, int events, void *arg)
 	}
 	ssize_t n = read(fd, chunk, p->packets ? sizeof(chunk) : max);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-		p->events = 0; /* libuv may have stopped it for an error on the fd */
-		want(p, UV_READABLE);
 		return;
 	}
 	if (n <= 0) {
@@ -139,7 +137,6 @@ static void drain_into(struct strm_pump *p)
 		if (w < 0 && errno == EINTR)
 			continue;
 		if (w < 0 && errno == EAGAIN) {
-			p->events = 0;
 			want(p, UV_WRITABLE);
 			return;
 		}

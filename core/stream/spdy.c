@@ -224,8 +224,8 @@ static bool spdy_flush(struct strm_conn *c)
 				return any;
 			}
 			again = send_frame(s, ch) || again;
+			any = any || again;
 		}
-		any = any || again;
 	}
 	return any;
 }

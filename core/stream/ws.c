@@ -253,8 +253,8 @@ static bool ws_flush(struct strm_conn *c)
 				return any;
 			}
 			again = send_some(w, ch) || again;
+			any = any || again;
 		}
-		any = any || again;
 	}
 	return any;
 }

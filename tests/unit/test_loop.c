@@ -9,9 +9,11 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "base/fd.h"
@@ -52,6 +54,60 @@ static void every_job_runs_and_reports(void **state)
 	assert_int_equal(c.worked, c.wanted);
 	berth_pool_free(p);
 	berth_loop_free(c.loop);
+}
+
+struct ended_socket {
+	struct berth_loop *loop;
+	struct berth_fdwatch *watch;
+	int packets;
+};
+
+static void on_packet(int fd, int events, void *arg)
+{
+	struct ended_socket *e = arg;
+	char p;
+	(void)events;
+	if (read(fd, &p, 1) > 0) {
+		e->packets++;
+		return;
+	}
+	e->watch = berth_fdwatch_free(e->watch);
+	berth_loop_stop(e->loop);
+}
+
+static void stop_loop(void *arg)
+{
+	berth_loop_stop(arg);
+}
+
+static void what_came_before_an_error_is_read(void **state)
+{
+	struct ended_socket e = {.loop = berth_loop_new()};
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(a);
+	int fds[2], l = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_int_equal(bind(l, (struct sockaddr *)&a, sizeof(a)), 0);
+	assert_int_equal(listen(l, 1), 0);
+	assert_int_equal(getsockname(l, (struct sockaddr *)&a, &len), 0);
+	fds[1] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(fds[1], (struct sockaddr *)&a, sizeof(a)), 0);
+	fds[0] = accept4(l, NULL, NULL, SOCK_CLOEXEC);
+	assert_int_equal(write(fds[1], "xxxxx", 5), 5);
+	assert_int_equal(setsockopt(fds[1], SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1},
+	                         sizeof(struct linger)),
+	        0);
+	close(fds[1]); /* a reset */
+	close(l);
+	e.watch = berth_fdwatch_start(e.loop, fds[0], UV_READABLE, on_packet, &e);
+	struct berth_timer *late = berth_timer_start(e.loop, 5000, stop_loop, e.loop);
+	berth_loop_run(e.loop);
+	assert_int_equal(e.packets, 5);
+	assert_null(e.watch);
+	berth_timer_free(late);
+	uv_run(berth_loop_uv(e.loop), UV_RUN_NOWAIT); /* what was closed is freed there */
+	close(fds[0]);
+	berth_loop_free(e.loop);
 }
 
 static void hold(void *arg)
@@ -225,6 +281,7 @@ static void children_are_waited_for_and_orphans_swept(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+	        cmocka_unit_test(what_came_before_an_error_is_read),
 	        cmocka_unit_test(every_job_runs_and_reports),
 	        cmocka_unit_test(a_full_queue_refuses),
 	        cmocka_unit_test(a_stuck_worker_is_replaced_once),
