@@ -1,6 +1,5 @@
 """Plays berthd to a berth-pull process: core/pull/protocol.h over a SOCK_SEQPACKET socketpair, with
 plain directories for layers. Builds OCI layouts and docker-archives, friendly and hostile."""
-import array
 import gzip
 import hashlib
 import io
