@@ -34,6 +34,8 @@
 #define FLOW_THREADS 128
 #define FLOW_QUEUE 4096
 #define DRAIN_MS 10000
+#define LOCK_TRIES 100
+#define LOCK_WAIT_US 20000
 
 struct options {
 	const char *config, *helpers, *plugins;
@@ -112,8 +114,13 @@ static int take_lock(const struct berth_config *c, struct berth_error **ret_err)
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return berth_error_errno(ret_err, errno, "%s", path);
-	if (flock(fd, LOCK_EX | LOCK_NB) == 0)
-		return 0; /* kept open for ever */
+	/* Kept open for ever. A child that a killed berthd had just forked holds it until its exec.
+	 */
+	for (int i = 0; i < LOCK_TRIES; i++) {
+		if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+			return 0;
+		usleep(LOCK_WAIT_US);
+	}
 	close(fd);
 	return berth_error_set(ret_err, BERTH_ALREADY_EXISTS,
 	        "%s: another berthd works in this run directory", path);
