@@ -2,13 +2,22 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/fd.h"
+#include "base/limits.h"
 #include "base/mem.h"
 
 #define MAX_HIERARCHIES 32
+#define KILL_ROUNDS 20
+#define MAX_DEPTH 16
+#define REMOVE_TRIES 100
+#define REMOVE_WAIT_US 10000
 
 char **berth_cgroup_procs(const char *cgroup)
 {
@@ -74,4 +83,64 @@ void berth_cgroup_remove(const char *cgroup)
 		rmdir(*d);
 	}
 	berth_strv_free(dirs);
+}
+
+static bool kill_listed(const char *procs)
+{
+	_cleanup_free_ char *text = NULL;
+	bool any = false;
+	char *save = NULL;
+
+	if (berth_read_file(AT_FDCWD, procs, BERTH_LIMIT_STATE_FILE, &text, NULL) < 0)
+		return false;
+	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		long pid = strtol(line, NULL, 10);
+		if (pid > 1)
+			any = kill((pid_t)pid, SIGKILL) == 0 || any;
+	}
+	return any;
+}
+
+void berth_cgroup_kill(const char *cgroup)
+{
+	char **procs = berth_cgroup_procs(cgroup);
+	bool any = true;
+
+	for (int round = 0; any && round < KILL_ROUNDS; round++) {
+		any = false;
+		for (char **p = procs; p && *p; p++)
+			any = kill_listed(*p) || any;
+	}
+	berth_strv_free(procs);
+}
+
+static int remove_tree(const char *path, int depth)
+{
+	DIR *d = depth < MAX_DEPTH ? opendir(path) : NULL;
+	for (struct dirent *e; d && (e = readdir(d));) {
+		if (e->d_type != DT_DIR || strcmp(e->d_name, ".") == 0 ||
+		        strcmp(e->d_name, "..") == 0)
+			continue;
+		_cleanup_free_ char *sub = berth_asprintf("%s/%s", path, e->d_name);
+		_cleanup_free_ char *procs = berth_asprintf("%s/cgroup.procs", sub);
+		(void)kill_listed(procs);
+		(void)remove_tree(sub, depth + 1);
+	}
+	if (d)
+		closedir(d);
+	return rmdir(path) < 0 && errno != ENOENT ? -errno : 0;
+}
+
+void berth_cgroup_destroy(const char *cgroup)
+{
+	char **procs = berth_cgroup_procs(cgroup);
+
+	if (procs)
+		berth_cgroup_kill(cgroup);
+	for (char **p = procs; p && *p; p++) {
+		*strrchr(*p, '/') = '\0';
+		for (int i = 0; i < REMOVE_TRIES && remove_tree(*p, 0) == -EBUSY; i++)
+			usleep(REMOVE_WAIT_US);
+	}
+	berth_strv_free(procs);
 }

@@ -14,5 +14,11 @@ void berth_cgroup_remove(const char *cgroup);
 /* The cgroup.procs files of a cgroup path: one on v2, one for each v1 hierarchy that has it.
  * NULL-terminated, the caller frees; NULL where there is none. */
 char **berth_cgroup_procs(const char *cgroup);
+/* SIGKILL to all processes of the cgroup, and those that they fork meanwhile. Blocks for reads of
+ * kernel files only. */
+void berth_cgroup_kill(const char *cgroup);
+/* The same, then removes it with all below it from every hierarchy; waits for the processes' end
+ * for at most a second. Absent: fine. [worker] */
+void berth_cgroup_destroy(const char *cgroup);
 
 #endif

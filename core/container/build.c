@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cgroup.h"
 #include "base/fault.h"
 #include "base/fd.h"
 #include "base/limits.h"
@@ -249,6 +250,19 @@ int berth_container_build(struct berth_container *c, struct berth_error **ret_er
 	return -1;
 }
 
+/* A runtime that was killed while it created the container does not know of it; its cgroup is there
+ * all the same. A unit of systemd goes by itself. */
+static void remove_cgroup(const struct berth_container *c)
+{
+	enum berth_cgroup_driver driver = (enum berth_cgroup_driver)c->d->config->cri.cgroup_driver;
+	const char *parent = c->pod->config->linux ? c->pod->config->linux->cgroup_parent : NULL;
+
+	if (driver != BERTH_CGROUPFS)
+		return;
+	_cleanup_free_ char *path = berth_spec_cgroups_path(driver, parent, c->id);
+	berth_cgroup_destroy(path);
+}
+
 int berth_container_destroy(struct berth_container *c, struct berth_error **ret_err)
 {
 	_cleanup_free_ char *dir = berth_container_dir(c);
@@ -262,6 +276,7 @@ int berth_container_destroy(struct berth_container *c, struct berth_error **ret_
 		return berth_error_wrap(ret_err, "container %s: remove", c->id);
 	berth_fault("ctr-delete-after");
 	berth_monitor_destroy(dir);
+	remove_cgroup(c);
 	berth_fault("ctr-monitor-ended");
 	if (berth_umount_tree(rootfs, true, ret_err) < 0)
 		return berth_error_wrap(ret_err, "container %s", c->id);

@@ -70,31 +70,11 @@ struct killing {
 	char *path;
 };
 
+/* What it left behind in a PID namespace that is not its own. */
 static void kill_cgroup_work(void *arg)
 {
 	struct killing *k = arg;
-	char **procs = berth_cgroup_procs(k->path);
-
-	/* Those that it left behind in a PID namespace that is not its own. A few rounds: they may
-	 * fork while we look. */
-	for (int round = 0; round < 20; round++) {
-		bool any = false;
-		for (char **p = procs; p && *p; p++) {
-			_cleanup_free_ char *text = NULL;
-			if (berth_read_file(AT_FDCWD, *p, BERTH_LIMIT_STATE_FILE, &text, NULL) < 0)
-				continue;
-			char *save = NULL;
-			for (char *line = strtok_r(text, "\n", &save); line;
-			        line = strtok_r(NULL, "\n", &save)) {
-				long pid = strtol(line, NULL, 10);
-				if (pid > 1)
-					any = kill((pid_t)pid, SIGKILL) == 0 || any;
-			}
-		}
-		if (!any)
-			break;
-	}
-	berth_strv_free(procs);
+	berth_cgroup_kill(k->path);
 }
 
 static void kill_cgroup_done(void *arg)
