@@ -14,15 +14,14 @@ pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
 
 RUNTIME = """Version RunPodSandbox StopPodSandbox RemovePodSandbox PodSandboxStatus ListPodSandbox CreateContainer
 StartContainer StopContainer RemoveContainer ListContainers ContainerStatus ReopenContainerLog ExecSync
-UpdateRuntimeConfig Status RuntimeConfig""".split()
+UpdateRuntimeConfig Status RuntimeConfig Exec Attach PortForward ContainerStats ListContainerStats PodSandboxStats
+ListPodSandboxStats UpdateContainerResources UpdatePodSandboxResources""".split()
 IMAGES = "ListImages ImageStatus PullImage RemoveImage ImageFsInfo".split()
-LATER = """StreamPodSandboxes StreamContainers StreamContainerStats StreamPodSandboxStats CheckpointContainer
-GetContainerEvents ListMetricDescriptors ListPodSandboxMetrics StreamPodSandboxMetrics UpdatePodSandboxResources
-NoSuchMethod""".split()
+LATER = "CheckpointContainer ListMetricDescriptors ListPodSandboxMetrics StreamPodSandboxMetrics NoSuchMethod".split()
 ALL = [("RuntimeService", n) for n in RUNTIME] + [("ImageService", n) for n in IMAGES]
 # An empty request is a good one for these.
 EMPTY_OK = {"Version", "Status", "RuntimeConfig", "UpdateRuntimeConfig", "ListPodSandbox", "ListContainers", "ListImages",
-            "ImageFsInfo"}
+            "ImageFsInfo", "ListContainerStats", "ListPodSandboxStats"}
 ALLOWED = {"INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED"}
 
 
