@@ -11,6 +11,9 @@
 /* After the command has ended: how long a process that it left behind may keep silent and hold the
  * output. */
 #define DRAIN_MS 500
+/* A runtime that copies the output itself does not end before the client has read it. After the end
+ * of the container it may have as long. */
+#define WATCH_MS 5000
 
 static void maybe_over(struct strm_term *t)
 {
@@ -104,17 +107,33 @@ static void ended(const struct berth_exit *exit, void *arg)
 	maybe_over(t);
 }
 
+static void watch(void *arg)
+{
+	struct strm_term *t = arg;
+	bool running = t->req->c->phase == BERTH_CTR_RUNNING;
+
+	t->watch = berth_timer_free(t->watch);
+	if (t->ended || t->over)
+		return;
+	if (!running && t->waits > 0)
+		berth_session_kill(t->exec);
+	t->waits = running ? 0 : t->waits + 1;
+	t->watch = berth_timer_start(t->conn->d->loop, WATCH_MS, watch, t);
+}
+
 static void exec_begin(struct strm_term *t)
 {
 	static const struct berth_session_ops ops = {.begun = begun, .ended = ended};
 	struct strm_request *q = t->req;
 	uint32_t flags = (q->tty ? BERTH_IO_TTY : 0) | (q->want[STRM_STDIN] ? BERTH_IO_STDIN : 0);
 
+	t->watch = berth_timer_start(t->conn->d->loop, WATCH_MS, watch, t);
 	t->exec = berth_session_start(q->c, berth_strv_len(q->argv), q->argv, flags, &ops, t);
 }
 
 static void exec_stop(struct strm_term *t)
 {
+	t->watch = berth_timer_free(t->watch);
 	t->exec = berth_session_release(t->exec);
 }
 

@@ -229,6 +229,7 @@ struct strm_term {
 	struct berth_timer *drain;
 	/* exec */
 	struct berth_session *exec;
+	struct berth_timer *watch;
 	struct berth_exit exit;
 	bool ended;
 	/* attach */

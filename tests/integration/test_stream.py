@@ -200,6 +200,7 @@ def test_who_does_not_read_stalls_only_itself(make_daemon, kind):
     t = time.monotonic()
     real.stop_ctr(cid)
     assert time.monotonic() - t < 5
+    wait_for(lambda: not [p for p in real.pids() if " exec --process " in p[1]], 30, 0.5)
     for x in lazy[4:]:
         x.close()
 
@@ -239,7 +240,7 @@ def test_a_terminal(real):
         time.sleep(0.5)
         c.send(STDIN, b"/bin/busybox stty size\n")
         c.until(lambda s: b"25 80" in s.out)
-        c.send(STDIN, b"\x04")
+        c.send(STDIN, b"exit 0\n")
         assert c.finish().code == 0
 
 
