@@ -73,6 +73,17 @@ int berth_cgroup_make(const char *cgroup)
 	return r;
 }
 
+void berth_cgroup_restore(const char *const *procs)
+{
+	for (const char *const *p = procs; p && *p; p++) {
+		if (access(*p, F_OK) == 0)
+			continue;
+		_cleanup_free_ char *dir = berth_strdup(*p);
+		*strrchr(dir, '/') = '\0';
+		(void)!berth_mkdir_p(dir, 0755); /* entering it tells what is wrong */
+	}
+}
+
 void berth_cgroup_remove(const char *cgroup)
 {
 	char **dirs = own_dirs(cgroup);

@@ -8,6 +8,9 @@ enum berth_cgroup_driver { BERTH_CGROUPFS, BERTH_CGROUP_SYSTEMD };
 /* Makes a cgroup path for processes of berth's own: on v2 in the one hierarchy, on v1 in those for
  * memory, pids and cpu. One that is there is fine. Negative errno. */
 int berth_cgroup_make(const char *cgroup);
+/* Makes cgroups of our own again, given their cgroup.procs files, where somebody took them away
+ * while they were empty: another berthd at its end, or an operator. */
+void berth_cgroup_restore(const char *const *procs);
 /* Removes it where it is empty; a parent that is empty then, too. */
 void berth_cgroup_remove(const char *cgroup);
 

@@ -11,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/cgroup.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -342,6 +343,7 @@ int pull_start(struct berth_pull *p, struct berth_error **ret_err)
 	        .n_keep_fds = 1,
 	        .cgroup_procs = (const char *const *)(void *)p->d->pull_cgroup,
 	        .new_session = 1};
+	berth_cgroup_restore(spec.cgroup_procs);
 	int r = berth_child_start(&spec, &p->pid, &p->pidfd, ret_err);
 	close(pair[1]);
 	if (r < 0) {

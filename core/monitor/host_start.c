@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/cgroup.h"
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/log.h"
@@ -153,6 +154,7 @@ int berth_monitor_start(const struct berth_monitor_spec *s, struct berth_monitor
 	        .cgroup_procs = (const char *const *)berth_mon.cgroup_procs,
 	        .new_session = 1};
 	pid_t pid;
+	berth_cgroup_restore(child.cgroup_procs);
 	if (berth_child_start(&child, &pid, &pidfd, ret_err) < 0)
 		return berth_error_wrap(ret_err, "%s", s->id);
 	sync_w = berth_close(sync_w);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "base/cgroup.h"
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/mem.h"
@@ -95,6 +96,25 @@ static void start_time_names_a_process(void **state)
 	assert_int_equal(berth_pid_start_time(0x3fffffff, &a), -ESRCH);
 }
 
+static void cgroups_taken_away_are_made_again(void **state)
+{
+	char top[] = "/tmp/berth-base-XXXXXX";
+	assert_non_null(mkdtemp(top));
+	_cleanup_free_ char *parent = berth_asprintf("%s/berth", top);
+	_cleanup_free_ char *dir = berth_asprintf("%s/monitors", parent);
+	_cleanup_free_ char *procs = berth_asprintf("%s/cgroup.procs", dir);
+	const char *const list[] = {procs, NULL};
+	(void)state;
+
+	berth_cgroup_restore(NULL);
+	berth_cgroup_restore(list);
+	assert_int_equal(access(dir, F_OK), 0);
+	berth_cgroup_restore(list); /* what is there stays */
+	assert_int_equal(rmdir(dir), 0);
+	assert_int_equal(rmdir(parent), 0);
+	assert_int_equal(rmdir(top), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -104,6 +124,7 @@ int main(void)
 	        cmocka_unit_test(rm_tree_does_not_follow_links),
 	        cmocka_unit_test(open_in_root_cannot_escape),
 	        cmocka_unit_test(start_time_names_a_process),
+	        cmocka_unit_test(cgroups_taken_away_are_made_again),
 	};
 	return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }
