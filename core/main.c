@@ -359,8 +359,6 @@ static void tear_down(struct process *p)
 	free(p->d.pod_cidr);
 	berth_strv_free(p->d.pull_cgroup);
 	berth_policy_free(p->d.policy);
-	berth_cgroup_remove(PULL_CGROUP);
-	berth_cgroup_remove(MONITOR_CGROUP);
 	berth_config_free(p->d.config);
 }
 

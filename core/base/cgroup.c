@@ -84,18 +84,6 @@ void berth_cgroup_restore(const char *const *procs)
 	}
 }
 
-void berth_cgroup_remove(const char *cgroup)
-{
-	char **dirs = own_dirs(cgroup);
-	for (char **d = dirs; d && *d; d++) {
-		if (rmdir(*d) < 0)
-			continue;
-		*strrchr(*d, '/') = '\0';
-		rmdir(*d);
-	}
-	berth_strv_free(dirs);
-}
-
 static bool kill_listed(const char *procs)
 {
 	_cleanup_free_ char *text = NULL;

@@ -11,8 +11,6 @@ int berth_cgroup_make(const char *cgroup);
 /* Makes cgroups of our own again, given their cgroup.procs files, where somebody took them away
  * while they were empty: another berthd at its end, or an operator. */
 void berth_cgroup_restore(const char *const *procs);
-/* Removes it where it is empty; a parent that is empty then, too. */
-void berth_cgroup_remove(const char *cgroup);
 
 /* The cgroup.procs files of a cgroup path: one on v2, one for each v1 hierarchy that has it.
  * NULL-terminated, the caller frees; NULL where there is none. */

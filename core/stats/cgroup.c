@@ -63,7 +63,7 @@ static void parse_pressure(const char *line, struct berth_pressure *p)
 
 static void read_psi(const struct source *s, const char *file, struct berth_psi *psi)
 {
-	_cleanup_free_ char *text = text_of(s, NULL, file);
+	_cleanup_free_ char *text = text_of(s, "", file);
 	if (!text)
 		return;
 	psi->known = true;
@@ -102,19 +102,19 @@ static void read_v1(const struct source *s, struct berth_cgroup_usage *u)
 
 static void read_v2(const struct source *s, struct berth_cgroup_usage *u)
 {
-	_cleanup_free_ char *stat = text_of(s, NULL, "memory.stat"),
-	                    *cpu = text_of(s, NULL, "cpu.stat");
+	_cleanup_free_ char *stat = text_of(s, "", "memory.stat"),
+	                    *cpu = text_of(s, "", "cpu.stat");
 
-	number_of(s, NULL, "memory.max", &u->mem_limit);
+	number_of(s, "", "memory.max", &u->mem_limit);
 	u->mem_rss = field(stat, "anon");
 	u->page_faults = field(stat, "pgfault");
 	u->major_page_faults = field(stat, "pgmajfault");
 	uint64_t inactive = field(stat, "inactive_file");
 	u->mem_working_set = u->mem_usage > inactive ? u->mem_usage - inactive : 0;
-	u->swap_known = number_of(s, NULL, "memory.swap.current", &u->swap_usage);
-	number_of(s, NULL, "memory.swap.max", &u->swap_limit);
+	u->swap_known = number_of(s, "", "memory.swap.current", &u->swap_usage);
+	number_of(s, "", "memory.swap.max", &u->swap_limit);
 	u->cpu_ns = field(cpu, "usage_usec") * 1000u;
-	number_of(s, NULL, "pids.current", &u->pids);
+	number_of(s, "", "pids.current", &u->pids);
 	read_psi(s, "cpu.pressure", &u->cpu_psi);
 	read_psi(s, "memory.pressure", &u->mem_psi);
 	read_psi(s, "io.pressure", &u->io_psi);
