@@ -2,6 +2,7 @@
 #include <berth/util.h>
 #include <dirent.h>
 #include <errno.h>
+#include <limits.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -9,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -218,6 +220,24 @@ berth_status runc_kill(struct berth_op *op, void *self, const struct berth_ctr_a
 	return st;
 }
 
+/* A runc that was killed in an exec leaves the bind mount of its own binary (runc.XXXXXX) in the
+ * state directory, and then no delete can remove that. */
+static void release_binaries(const char *dir)
+{
+	DIR *d = opendir(dir);
+	if (!d)
+		return;
+	for (struct dirent *e; (e = readdir(d));) {
+		char path[PATH_MAX];
+		if (strncmp(e->d_name, "runc.", 5) != 0 ||
+		        snprintf(path, sizeof(path), "%s/%s", dir, e->d_name) >= (int)sizeof(path))
+			continue;
+		if (umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) == 0 || errno == EINVAL)
+			unlink(path);
+	}
+	closedir(d);
+}
+
 berth_status runc_remove(struct berth_op *op, void *self, const struct berth_ctr_args *a)
 {
 	const struct runc *r = self;
@@ -227,6 +247,7 @@ berth_status runc_remove(struct berth_op *op, void *self, const struct berth_ctr
 		return st;
 	const char *dir = runc_state_dir(op, r, a->id);
 	if (exists(dir)) {
+		release_binaries(dir);
 		st = runc_command(op, r, "delete", a->id, words, NULL);
 		/* An empty directory is what a killed create leaves; runtimes differ about it. */
 		if (st != BERTH_OK && st != BERTH_E_CANCELLED && st != BERTH_E_DEADLINE &&
