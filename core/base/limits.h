@@ -4,6 +4,7 @@
 
 #define BERTH_KIB(n) ((size_t)(n) << 10)
 #define BERTH_MIB(n) ((size_t)(n) << 20)
+#define BERTH_GIB(n) ((size_t)(n) << 30)
 
 /* Logging */
 #define BERTH_LIMIT_LOG_LINE 4096 /* bytes; longer lines are cut */

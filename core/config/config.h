@@ -30,7 +30,9 @@ struct berth_config {
 	struct {
 		char *registries, *policy;
 		uint64_t parallel_layers;
-		char *import_dir; /* "" = none */
+		uint64_t parallel_downloads, parallel_per_registry;
+		uint64_t partial_bytes; /* 0 = none is kept */
+		char *import_dir;       /* "" = none */
 		char **certs_dirs, **auth_files;
 	} images;
 	struct {

@@ -43,6 +43,17 @@ const struct berth_key berth_keys[] = {
         {"images", "parallel_layers", BERTH_KEY_COUNT, AT(images.parallel_layers), .preset = "6",
                 .min = 1, .max = 32,
                 .doc = "How many layers of one image are fetched and unpacked at a time."},
+        {"images", "parallel_downloads", BERTH_KEY_COUNT, AT(images.parallel_downloads),
+                .preset = "24", .min = 1, .max = 1024,
+                .doc = "How many layers the node downloads at a time, of all images."},
+        {"images", "parallel_per_registry", BERTH_KEY_COUNT, AT(images.parallel_per_registry),
+                .preset = "12", .min = 1, .max = 1024,
+                .doc = "How many layers are downloaded at a time of images of one registry."},
+        {"images", "partial_bytes", BERTH_KEY_BYTES, AT(images.partial_bytes), .preset = "4GiB",
+                .min = 0, .max = BERTH_GIB(1024),
+                .doc = "How much of downloads that did not come to their end is kept under "
+                       "ROOT/partial for the next try to go on with, the oldest going first; 0 "
+                       "for nothing."},
         {"images", "import_dir", BERTH_KEY_PATH, AT(images.import_dir), .may_be_empty = 1,
                 .preset = "\"\"",
                 .doc = "Archives and OCI layouts that lie here are imported at start-up."},

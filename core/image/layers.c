@@ -75,21 +75,9 @@ bool pull_layers_done(const struct berth_pull *p)
 
 /* ---- jobs ---- */
 
-struct job {
-	struct berth_pull *p;
-	size_t n;
-	struct pull_layer *layer;
-	const char *parent; /* ChainID below, or NULL */
-	int fd;             /* opaque: the directory; open: the result */
-	uint64_t mnt_id;
-	bool prepared, exists;
-	struct berth_error *err;
-	berth_fn done;
-};
-
 static void job_done(void *arg)
 {
-	struct job *j = arg;
+	struct pull_job *j = arg;
 	struct berth_pull *p = j->p;
 
 	p->jobs--;
@@ -102,9 +90,9 @@ static void job_done(void *arg)
 	pull_advance(p);
 }
 
-static void start_job(struct berth_pull *p, size_t n, berth_fn work, berth_fn done, int fd)
+void pull_start_job(struct berth_pull *p, size_t n, berth_fn work, berth_fn done, int fd)
 {
-	struct job *j = berth_new(struct job);
+	struct pull_job *j = berth_new(struct pull_job);
 	j->p = p;
 	j->n = n;
 	j->layer = &p->layers[n];
@@ -138,7 +126,7 @@ static bool detached(const struct berth_pull *p)
 
 static void open_work(void *arg)
 {
-	struct job *j = arg;
+	struct pull_job *j = arg;
 	struct berth_pull *p = j->p;
 	struct berth_snap_args args = {.size = sizeof(args),
 	        .flags = BERTH_SNAP_F_LAYER,
@@ -162,7 +150,7 @@ static void open_work(void *arg)
 
 static void open_done(void *arg)
 {
-	struct job *j = arg;
+	struct pull_job *j = arg;
 	j->layer->prepared = j->prepared;
 	if (j->err)
 		return;
@@ -190,7 +178,7 @@ void pull_open(struct berth_pull *p, size_t n)
 /* berth-pull may not set trusted.*: we do, if what it hands over is a directory of that layer. */
 static void opaque_work(void *arg)
 {
-	struct job *j = arg;
+	struct pull_job *j = arg;
 	uint64_t id = 0;
 	struct stat st;
 
@@ -223,7 +211,7 @@ void pull_opaque(struct berth_pull *p, size_t n, int fd)
 		pull_fail(p, err);
 		return;
 	}
-	start_job(p, n, opaque_work, nothing, fd);
+	pull_start_job(p, n, opaque_work, nothing, fd);
 }
 
 /* ---- directories that the archive only implied ---- */
@@ -250,7 +238,7 @@ static void copy_xattrs(int from, int to)
 	}
 }
 
-static int adopt_attributes(struct job *j, int lower, const char *path)
+static int adopt_attributes(struct pull_job *j, int lower, const char *path)
 {
 	_cleanup_close_ int from = open_beneath(lower, path, O_RDONLY | O_DIRECTORY);
 	_cleanup_close_ int to = open_beneath(j->layer->fd, path, O_RDONLY | O_DIRECTORY);
@@ -284,7 +272,7 @@ static void drop_snapshot(struct berth_pull *p, const char *key)
 	}
 }
 
-static int adopt_implied(struct job *j)
+static int adopt_implied(struct pull_job *j)
 {
 	struct berth_pull *p = j->p;
 	struct pull_layer *l = j->layer;
@@ -312,7 +300,7 @@ static int adopt_implied(struct job *j)
 
 static void commit_work(void *arg)
 {
-	struct job *j = arg;
+	struct pull_job *j = arg;
 	struct berth_pull *p = j->p;
 	struct berth_snap_args args = {.size = sizeof(args),
 	        .key = j->layer->key,
@@ -333,12 +321,14 @@ static void commit_work(void *arg)
 			drop_snapshot(p, j->layer->key);
 		}
 	}
+	if (!j->err && !p->import)
+		pull_partial_remove(p->d, j->layer->digest);
 	berth_fault("layer-commit-after");
 }
 
 static void commit_done(void *arg)
 {
-	struct job *j = arg;
+	struct pull_job *j = arg;
 	if (j->err)
 		return;
 	j->layer->state = LAYER_COMMITTED;
@@ -353,10 +343,10 @@ void pull_layers_advance(struct berth_pull *p)
 		bool below = i == 0 || p->layers[i - 1].state == LAYER_COMMITTED;
 		if (l->state == LAYER_WANTED && (below || detached(p))) {
 			l->state = LAYER_OPENING;
-			start_job(p, i, open_work, open_done, -1);
+			pull_start_job(p, i, open_work, open_done, -1);
 		} else if (l->state == LAYER_UNPACKED && below && l->jobs == 0) {
 			l->state = LAYER_COMMITTING;
-			start_job(p, i, commit_work, commit_done, -1);
+			pull_start_job(p, i, commit_work, commit_done, -1);
 		}
 	}
 }

@@ -24,6 +24,7 @@ void pull_fail(struct berth_pull *p, struct berth_error *err)
 	p->sock = berth_close(p->sock);
 	if (!p->ended)
 		(void)!berth_pidfd_kill(p->pidfd, SIGKILL);
+	pull_fetch_next(p->d->images);
 	pull_end(p);
 }
 

@@ -28,6 +28,8 @@ struct pull_layer {
 	char *implied; /* paths, each NUL-terminated */
 	size_t implied_len, implied_n;
 	unsigned int jobs; /* that work on it */
+	uint64_t asked;    /* its place in the queue for a download; 0: not in it */
+	bool fetching;     /* it has one of the downloads that may go at a time */
 	bool prepared;     /* the driver has something under `key` */
 };
 
@@ -77,7 +79,31 @@ int pull_start(struct berth_pull *p, struct berth_error **ret_err);
 void pull_send(struct berth_pull *p, json_t *packet, int fd); /* takes packet */
 json_t *pull_first_packet(struct berth_pull *p, const struct berth_pull_request *r);
 
+/* fetch.c: who may download. */
+void pull_fetch(struct berth_pull *p, size_t n);
+void pull_fetched(struct berth_pull *p, size_t n);
+/* After one has ended: the next ones in the queue. */
+void pull_fetch_next(struct berth_images *s);
+
+/* partial.c: files of blobs that are on the way. [worker] */
+/* -1: none may be kept. Locked as long as it, or a copy of it, is open. */
+int pull_partial_open(struct berth_daemon *d, const char *digest, uint64_t size);
+void pull_partial_remove(struct berth_daemon *d, const char *digest);
+
 /* layers.c */
+struct pull_job {
+	struct berth_pull *p;
+	size_t n;
+	struct pull_layer *layer;
+	const char *parent; /* ChainID below, or NULL */
+	int fd;             /* the work's argument or result */
+	uint64_t mnt_id;
+	bool prepared, exists;
+	struct berth_error *err;
+	berth_fn done;
+};
+/* `work` on a worker, then `done` here, each with a struct pull_job. fd is taken. */
+void pull_start_job(struct berth_pull *p, size_t n, berth_fn work, berth_fn done, int fd);
 int pull_set_layers(struct berth_pull *p, const json_t *layers, struct berth_error **ret_err);
 void pull_free_layers(struct berth_pull *p);
 void pull_open(struct berth_pull *p, size_t n);

@@ -178,6 +178,7 @@ static void on_unpacked(struct berth_pull *p, const json_t *j, size_t n, int fd)
 		l->implied_n = (size_t)implied;
 	}
 	l->state = LAYER_UNPACKED;
+	pull_fetched(p, n);
 	tell_progress(p, n, l->size, l->size);
 	pull_advance(p);
 }
@@ -244,6 +245,8 @@ static void on_packet(struct berth_pull *p, const json_t *j, int *fd)
 		protocol_error(p, "speaks of a layer that the image does not have");
 	else if (strcmp(t, "open") == 0)
 		pull_open(p, n);
+	else if (strcmp(t, "fetch") == 0)
+		pull_fetch(p, n);
 	else if (strcmp(t, "opaque") == 0)
 		pull_opaque(p, n, berth_take_fd(fd));
 	else if (strcmp(t, "unpacked") == 0)

@@ -43,15 +43,29 @@ void pull_hasher_update(struct pull_hasher *h, const void *p, size_t n)
 	must(EVP_DigestUpdate(h->ctx, p, n));
 }
 
-void pull_hasher_final(struct pull_hasher *h, char out[PULL_DIGEST_SIZE])
+static void write_digest(EVP_MD_CTX *ctx, char out[PULL_DIGEST_SIZE])
 {
 	unsigned char raw[EVP_MAX_MD_SIZE];
 	unsigned int n = 0;
 
-	must(EVP_DigestFinal_ex(h->ctx, raw, &n));
+	must(EVP_DigestFinal_ex(ctx, raw, &n));
 	memcpy(out, prefix, sizeof(prefix));
 	for (unsigned int i = 0; i < n; i++)
 		snprintf(out + sizeof(prefix) - 1 + 2 * i, 3, "%02x", raw[i]);
+}
+
+void pull_hasher_final(struct pull_hasher *h, char out[PULL_DIGEST_SIZE])
+{
+	write_digest(h->ctx, out);
+}
+
+void pull_hasher_peek(const struct pull_hasher *h, char out[PULL_DIGEST_SIZE])
+{
+	EVP_MD_CTX *copy = EVP_MD_CTX_new();
+	must(copy != NULL);
+	must(EVP_MD_CTX_copy_ex(copy, h->ctx));
+	write_digest(copy, out);
+	EVP_MD_CTX_free(copy);
 }
 
 struct pull_hasher *pull_hasher_free(struct pull_hasher *h)

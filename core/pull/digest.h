@@ -15,6 +15,8 @@ struct pull_hasher;
 struct pull_hasher *pull_hasher_new(void); /* never NULL */
 void pull_hasher_update(struct pull_hasher *h, const void *p, size_t n);
 void pull_hasher_final(struct pull_hasher *h, char out[PULL_DIGEST_SIZE]);
+/* The digest of what has come so far; more may follow. */
+void pull_hasher_peek(const struct pull_hasher *h, char out[PULL_DIGEST_SIZE]);
 struct pull_hasher *pull_hasher_free(struct pull_hasher *h);
 void pull_hasher_freep(struct pull_hasher **h);
 

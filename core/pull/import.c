@@ -13,11 +13,12 @@ struct pull_import {
 	struct pull_files *files;
 };
 
-static int stream(struct pull_source *s, const struct pull_desc *d, pull_sink sink, void *arg,
-        struct berth_error **ret_err)
+static int stream(struct pull_source *s, const struct pull_desc *d, uint64_t from, pull_sink sink,
+        void *arg, struct berth_error **ret_err)
 {
 	struct pull_import *im = BERTH_CONTAINER_OF(s, struct pull_import, source);
 
+	(void)from; /* a source on this machine begins at the start */
 	if (d->path)
 		return pull_files_stream(im->files, d->path, sink, arg, ret_err);
 	_cleanup_free_ char *path = berth_asprintf("blobs/sha256/%s", d->digest + 7);

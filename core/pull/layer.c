@@ -7,6 +7,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "pull/decode.h"
+#include "pull/kept.h"
 #include "pull/protocol.h"
 #include "pull/queue.h"
 #include "pull/unpack.h"
@@ -21,6 +22,7 @@ struct run {
 	/* the reading side */
 	struct pull_decoder *decoder;
 	struct pull_hasher *blob;
+	struct pull_kept *kept; /* or NULL */
 	uint64_t done, told_ns;
 	struct berth_error *feed_err;
 	/* the unpacking side */
@@ -42,9 +44,9 @@ static int tell(struct run *r, struct berth_error **ret_err)
 	        -1, ret_err);
 }
 
-static int feed(void *arg, const void *p, size_t n)
+/* The next bytes, from wherever they come. */
+static int take(struct run *r, const void *p, size_t n, struct pull_kept *keep)
 {
-	struct run *r = arg;
 	const struct pull_desc *d = r->l->desc;
 
 	r->done += n;
@@ -53,9 +55,21 @@ static int feed(void *arg, const void *p, size_t n)
 		        "the blob is longer than the manifest's %llu bytes",
 		        (unsigned long long)d->size);
 	pull_hasher_update(r->blob, p, n);
+	pull_kept_add(keep, p, n, r->blob);
 	if (pull_decoder_feed(r->decoder, p, n, &r->feed_err) < 0)
 		return -1;
 	return tell(r, &r->feed_err);
+}
+
+static int take_kept(void *arg, const void *p, size_t n)
+{
+	return take(arg, p, n, NULL);
+}
+
+static int take_new(void *arg, const void *p, size_t n)
+{
+	struct run *r = arg;
+	return take(r, p, n, r->kept);
 }
 
 static int check_blob(struct run *r, struct berth_error **ret_err)
@@ -76,17 +90,38 @@ static int check_blob(struct run *r, struct berth_error **ret_err)
 	return 0;
 }
 
+static int stream_blob(struct run *r, struct pull_source *source, struct berth_error **ret_err)
+{
+	const struct pull_desc *d = r->l->desc;
+	struct berth_error *err = NULL;
+	int result = 0, fd;
+
+	if (source->remote && pull_wire_wait_fetch(r->wire, r->l->n, &fd))
+		r->kept = pull_kept_new(fd, d);
+	int64_t from = pull_kept_replay(r->kept, take_kept, r);
+	if (from < 0)
+		result = -1;
+	else if (d->path || from == 0 || (uint64_t)from < d->size)
+		result = source->stream(source, d, (uint64_t)from, take_new, r, &err);
+	if (result < 0 && r->feed_err) {
+		berth_error_free(err);
+		return berth_error_move(ret_err, &r->feed_err);
+	}
+	return result < 0 ? berth_error_move(ret_err, &err) : 0;
+}
+
 static int read_blob(struct run *r, struct pull_source *source, struct berth_error **ret_err)
 {
-	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+	int result = stream_blob(r, source, ret_err);
 
-	if (source->stream(source, r->l->desc, feed, r, &err) < 0)
-		return r->feed_err ? berth_error_move(ret_err, &r->feed_err)
-		                   : berth_error_move(ret_err, &err);
+	if (result < 0)
+		pull_kept_mark(r->kept, r->blob);
 	/* A wrong digest is the cause, a stream that does not decompress its effect. */
-	if (check_blob(r, ret_err) < 0)
-		return -1;
-	return pull_decoder_finish(r->decoder, ret_err);
+	else if (check_blob(r, ret_err) == 0)
+		return pull_decoder_finish(r->decoder, ret_err);
+	if ((*ret_err)->code == BERTH_DATA_LOSS)
+		pull_kept_forget(r->kept);
+	return -1;
 }
 
 static ssize_t next_piece(void *arg, const void **ret)
@@ -174,13 +209,20 @@ static int run_both(struct run *r, struct pull_source *source, struct berth_erro
 	return report(r, ret_err);
 }
 
+static int ask(struct pull_wire *wire, const char *what, size_t n, struct berth_error **ret_err)
+{
+	return pull_wire_send(
+	        wire, json_pack("{s:s, s:I}", "t", what, "n", (json_int_t)n), -1, ret_err);
+}
+
 int pull_layer_run(const struct pull_layer *l, struct pull_source *source, struct pull_wire *wire,
         enum pull_whiteout whiteout, struct berth_error **ret_err)
 {
 	struct run r = {.l = l, .wire = wire, .whiteout = whiteout};
 
-	int result = pull_wire_send(
-	        wire, json_pack("{s:s, s:I}", "t", "open", "n", (json_int_t)l->n), -1, ret_err);
+	int result = ask(wire, "open", l->n, ret_err);
+	if (result == 0 && source->remote)
+		result = ask(wire, "fetch", l->n, ret_err);
 	if (result == 0) {
 		r.queue = pull_queue_new();
 		r.decoder = pull_decoder_new(r.queue);
@@ -188,6 +230,7 @@ int pull_layer_run(const struct pull_layer *l, struct pull_source *source, struc
 		r.tar = pull_hasher_new();
 		result = run_both(&r, source, ret_err);
 		pull_decoder_free(r.decoder);
+		pull_kept_free(r.kept);
 		pull_hasher_free(r.blob);
 		pull_hasher_free(r.tar);
 		pull_queue_free(r.queue);

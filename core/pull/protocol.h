@@ -22,6 +22,7 @@
  *      docker-archive has neither manifest nor layer digests: its digest is that of the OCI manifest that says the same,
  *      a layer's `digest` its diff_id
  *   {"t":"open", "n": I}           asks for the directory of layer I
+ *   {"t":"fetch", "n": I}          asks to begin the download of layer I (not of an import); `open` came before
  *   {"t":"opaque", "n": I}, fd     mark this directory of layer I opaque for the driver; no answer, a failure aborts
  *   {"t":"unpacked", "n": I, "bytes": B, "inodes": N, "implied": M}, fd: memfd with the M implied directories' paths,
  *      each relative, NUL-terminated, parents first (no fd where M is 0)
@@ -33,6 +34,9 @@
  *   {"t":"dir", "n": I}, fd           answers `open`: a detached clone of the layer's mount, nodev,nosuid,noexec. Where the
  *                                     driver is not `detached`, it comes only once layer I-1 is committed, with the
  *                                     parent's content in it
+ *   {"t":"fetch", "n": I}, fd         answers `fetch`, as soon as the node and the registry may have one more download:
+ *                                     the file in which what comes of the blob is kept for a later pull (core/pull/kept.h);
+ *                                     without an fd nothing is kept
  *   {"t":"stored"}                    answers `record`: all layers are committed and the record is on disk
  *   {"t":"abort", "msg": TEXT}
  * A closed socket means: stop at once.
@@ -52,6 +56,8 @@
 #define BERTH_PULL_FD 3
 #define BERTH_PULL_PACKET (160 * 1024)
 #define BERTH_PULL_RECORD (4 * 1024 * 1024)
+
+#define BERTH_PULL_PARTIAL_HEAD 4096 /* a kept blob begins behind it */
 
 #define BERTH_LIMIT_IMAGE_LAYERS 500
 #define BERTH_LIMIT_MANIFEST (4 * 1024 * 1024)

@@ -173,11 +173,11 @@ static int on_blob(void *arg, const struct pull_http_answer *a, bool first, cons
 }
 
 /* A blob that one endpoint does not have or cannot deliver to its end goes on at the next. */
-static int stream(struct pull_source *s, const struct pull_desc *d, pull_sink sink, void *arg,
-        struct berth_error **ret_err)
+static int stream(struct pull_source *s, const struct pull_desc *d, uint64_t from, pull_sink sink,
+        void *arg, struct berth_error **ret_err)
 {
 	struct pull_registry *r = BERTH_CONTAINER_OF(s, struct pull_registry, source);
-	struct transfer t = {.sink = sink, .arg = arg};
+	struct transfer t = {.sink = sink, .arg = arg, .done = from};
 	_cleanup_free_ char *what = berth_asprintf("blobs/%s", d->digest);
 	struct pull_ask ask = {
 	        .what = what, .done = &t.done, .size = d->size, .body = on_blob, .arg = &t};
@@ -276,7 +276,7 @@ int pull_registry_open(const json_t *request, const struct pull_ref *ref,
 	size_t i;
 
 	pthread_mutex_init(&r->lock, NULL);
-	r->source = (struct pull_source){.stream = stream, .manifest = manifest};
+	r->source = (struct pull_source){.remote = true, .stream = stream, .manifest = manifest};
 	r->reference = berth_strdup(ref->digest ? ref->digest : ref->tag);
 	r->digest = berth_strdup(ref->digest);
 	json_array_foreach (json_object_get(request, "certs_dirs"), i, dir)

@@ -43,7 +43,7 @@ int pull_source_read(struct pull_source *s, const struct pull_desc *d, const cha
 	struct pull_collect c = {.max = max};
 	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
 
-	int r = s->stream(s, d, pull_collect, &c, &err);
+	int r = s->stream(s, d, 0, pull_collect, &c, &err);
 	if (c.too_big)
 		r = berth_error_set(ret_err, BERTH_RESOURCE_EXHAUSTED,
 		        "%s %s is larger than %zu bytes", what, d->path ? d->path : d->digest, max);

@@ -32,10 +32,12 @@ struct pull_collect {
 int pull_collect(void *collect, const void *p, size_t n);
 
 struct pull_source {
-	/* [any] Streams a blob from its start to its end, every byte once; digests are the
-	 * receiver's to check. Fails with CANCELLED where the sink ended it. */
-	int (*stream)(struct pull_source *s, const struct pull_desc *d, pull_sink sink, void *arg,
-	        struct berth_error **ret_err);
+	bool remote; /* what comes from it is slow, and may be gone on with in its middle */
+	/* [any] Streams a blob from byte `from` (0 where the source is not remote) to its end,
+	 * every byte once; digests are the receiver's to check. Fails with CANCELLED where the sink
+	 * ended it. */
+	int (*stream)(struct pull_source *s, const struct pull_desc *d, uint64_t from,
+	        pull_sink sink, void *arg, struct berth_error **ret_err);
 	/* A manifest or index, its digest checked, or where `d` has none set to what came. The
 	 * caller frees *ret and *ret_type (NULL: not known). */
 	int (*manifest)(struct pull_source *s, struct pull_desc *d, char **ret, size_t *ret_len,

@@ -23,7 +23,8 @@ struct pull_wire {
 	bool have_known, stored;
 	size_t n_have;
 	bool *have;
-	int dirs[BERTH_LIMIT_IMAGE_LAYERS];
+	int dirs[BERTH_LIMIT_IMAGE_LAYERS], files[BERTH_LIMIT_IMAGE_LAYERS];
+	bool may_fetch[BERTH_LIMIT_IMAGE_LAYERS];
 	char *buf;
 };
 
@@ -35,7 +36,7 @@ struct pull_wire *pull_wire_new(int fd)
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->arrived, NULL);
 	for (size_t i = 0; i < BERTH_ARRAY_LEN(w->dirs); i++)
-		w->dirs[i] = -1;
+		w->dirs[i] = w->files[i] = -1;
 	return w;
 }
 
@@ -49,8 +50,10 @@ struct pull_wire *pull_wire_free(struct pull_wire *w)
 	}
 	berth_close(w->fd);
 	free(w->have);
-	for (size_t i = 0; i < BERTH_ARRAY_LEN(w->dirs); i++)
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(w->dirs); i++) {
 		berth_close(w->dirs[i]);
+		berth_close(w->files[i]);
+	}
 	pthread_cond_destroy(&w->arrived);
 	pthread_mutex_destroy(&w->lock);
 	free(w->buf);
@@ -126,6 +129,10 @@ static void take_packet(struct pull_wire *w, json_t *p, int fd)
 	} else if (strcmp(t, "dir") == 0 && fd >= 0 && n >= 0 && n < BERTH_LIMIT_IMAGE_LAYERS) {
 		berth_close(w->dirs[n]);
 		w->dirs[n] = berth_take_fd(&fd);
+	} else if (strcmp(t, "fetch") == 0 && n >= 0 && n < BERTH_LIMIT_IMAGE_LAYERS) {
+		berth_close(w->files[n]);
+		w->files[n] = berth_take_fd(&fd);
+		w->may_fetch[n] = true;
 	} else if (strcmp(t, "abort") == 0) {
 		_exit(EXIT_FAILURE);
 	} else {
@@ -271,6 +278,18 @@ int pull_wire_wait_dir(struct pull_wire *w, size_t layer)
 	int fd = berth_take_fd(&w->dirs[layer]);
 	pthread_mutex_unlock(&w->lock);
 	return fd;
+}
+
+bool pull_wire_wait_fetch(struct pull_wire *w, size_t layer, int *ret_fd)
+{
+	assert(layer < BERTH_LIMIT_IMAGE_LAYERS);
+	pthread_mutex_lock(&w->lock);
+	while (!w->may_fetch[layer])
+		pthread_cond_wait(&w->arrived, &w->lock);
+	w->may_fetch[layer] = false;
+	*ret_fd = berth_take_fd(&w->files[layer]);
+	pthread_mutex_unlock(&w->lock);
+	return *ret_fd >= 0;
 }
 
 void pull_wire_wait_stored(struct pull_wire *w)

@@ -32,6 +32,8 @@ void pull_wire_send_error(struct pull_wire *w, const struct berth_error *err);
 int pull_wire_wait_have(
         struct pull_wire *w, size_t n, bool **ret, struct berth_error **ret_err) BERTH_MUST_CHECK;
 int pull_wire_wait_dir(struct pull_wire *w, size_t layer); /* the caller owns the fd */
+/* True with the file that a blob is kept in (the caller owns it), false where there is none. */
+bool pull_wire_wait_fetch(struct pull_wire *w, size_t layer, int *ret_fd);
 void pull_wire_wait_stored(struct pull_wire *w);
 
 #endif

@@ -50,7 +50,8 @@ class Puller:
         self.layers = {}  # (image, n) -> directory
         self.opaque = []  # inodes of directories marked opaque
         self.images, self.records, self.progress, self.unpacked = [], [], [], {}
-        self.opened = []
+        self.opened, self.fetched = [], []
+        self.kept = {}  # digest -> file of a partial blob
         self.order = []
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock = ours
@@ -111,6 +112,14 @@ class Puller:
             d = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             self.send({"t": "dir", "n": n}, d)
             os.close(d)
+        elif t == "fetch":
+            self.fetched.append(p["n"])
+            kept = self.kept.get(self.images[image]["layers"][p["n"]]["digest"])
+            if kept is None:
+                self.send({"t": "fetch", "n": p["n"]})
+            else:
+                with open(kept, "r+b") as f:
+                    self.send({"t": "fetch", "n": p["n"]}, f.fileno())
         elif t == "opaque":
             st = os.fstat(fd)
             self.opaque.append((p["n"], st.st_ino))
@@ -356,7 +365,8 @@ def wipe(path):
 
 
 def run_pull(tmp, image, unconfined=True, env=None, **over):
-    """over: members of the `pull` packet, and have, shared, timeout of Puller.run."""
+    """over: members of the `pull` packet, have, shared, timeout of Puller.run, and kept."""
+    kept = over.pop("kept", {})
     first = dict(BASE, t="pull", image=image, registries="", certs_dirs=[], auth_files=[])
     kw = {k: over.pop(k) for k in ("have", "shared", "timeout") if k in over}
     first.update(over)
@@ -365,6 +375,7 @@ def run_pull(tmp, image, unconfined=True, env=None, **over):
     full = {"no_proxy": "*"}
     full.update(env or {})
     p = Puller(work, unconfined=unconfined, env=full)
+    p.kept = kept
     try:
         return p.run(first, **kw)
     except PullError as e:
