@@ -30,8 +30,9 @@ struct berth_pod;
 struct berth_handler {
 	char *name;
 	struct berth_instance *instance;
-	char *info;       /* OCI runtime `features` as JSON, or NULL */
-	bool rro, userns; /* what of it CRI tells */
+	char *info;  /* OCI runtime `features` as JSON, or NULL */
+	bool rro;    /* it knows the mount option */
+	bool userns; /* told to CRI */
 };
 
 struct berth_daemon {

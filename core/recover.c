@@ -205,12 +205,14 @@ static bool snapshot_wanted(struct berth_daemon *d, const struct berth_snap_info
 		if (layer_has_image(d, s->key))
 			return true;
 		HASH_ITER (hh, d->containers->by_id, c, tmp) {
-			if (c->parent && strcmp(c->parent, s->key) == 0)
+			if (berth_container_uses_layer(c, s->key))
 				return true;
 		}
 		return false;
 	}
-	if (strlen(s->key) == BERTH_ID_LEN)
+	/* Its own, "ID", or a volume's, "ID.N". */
+	size_t n = strcspn(s->key, ".");
+	if (n == BERTH_ID_LEN)
 		HASH_FIND(hh, d->containers->by_id, s->key, BERTH_ID_LEN, c);
 	return c != NULL;
 }

@@ -123,6 +123,8 @@ static int write_spec(struct berth_container *c, const json_t *image_config, con
 	        .rootfs_fd = fd,
 	        .handler = p->handler_name,
 	        .handler_rro = p->handler && p->handler->rro,
+	        .stage = berth_container_stage,
+	        .stage_arg = c,
 	        .ns = {.net = net, .ipc = ipc, .uts = uts, .pid = pid},
 	        .target_pid = target_pid(c),
 	        .hostname = p->hostname,
@@ -281,6 +283,8 @@ int berth_container_destroy(struct berth_container *c, struct berth_error **ret_
 	if (berth_umount_tree(rootfs, true, ret_err) < 0)
 		return berth_error_wrap(ret_err, "container %s", c->id);
 	berth_fault("ctr-unmounted");
+	if (berth_container_unstage(c, ret_err) < 0)
+		return berth_error_wrap(ret_err, "container %s", c->id);
 	struct berth_snap_args args = {.size = sizeof(args), .key = c->id};
 	_cleanup_(berth_call_freep) struct berth_call *call =
 	        berth_call_new(c->d->storage, BERTH_OP_STORAGE_REMOVE, c->id);

@@ -30,6 +30,11 @@ struct berth_container *berth_container_unref(struct berth_container *c)
 		free(c->mounts[i].host_path);
 	}
 	free(c->mounts);
+	for (size_t i = 0; i < c->n_volumes; i++) {
+		free(c->volumes[i].image_id);
+		free(c->volumes[i].parent);
+	}
+	free(c->volumes);
 	berth_timer_free(c->kill_timer);
 	berth_pod_unref(c->pod);
 	free(c);

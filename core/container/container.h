@@ -12,6 +12,12 @@ enum berth_ctr_phase {
 	BERTH_CTR_REMOVING,
 };
 
+/* An image that mounts[mount] of the request shows. */
+struct berth_ctr_volume {
+	size_t mount;
+	char *image_id, *parent; /* parent as the container's own */
+};
+
 struct berth_container {
 	int refs;
 	struct berth_daemon *d;
@@ -35,7 +41,9 @@ struct berth_container {
 	size_t n_groups;
 	int stop_signal;
 	struct berth_spec_mount *mounts;
-	size_t n_mounts;
+	size_t n_mounts;                  /* none, or one for each of the request */
+	struct berth_ctr_volume *volumes; /* images among the mounts */
+	size_t n_volumes;
 	bool privileged, own_pid_ns;
 	char *cgroups_path;
 
@@ -86,6 +94,21 @@ struct berth_container *berth_container_load(
  */
 int berth_container_build(struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;
 int berth_container_destroy(
+        struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;
+
+/* volumes.c: the images that the request's mounts name. NOT_FOUND where one is not here. */
+int berth_container_resolve_volumes(
+        struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;
+const struct berth_ctr_volume *berth_container_volume(
+        const struct berth_container *c, size_t mount);
+/* Does the container need the image, or the committed layer? */
+bool berth_container_uses_image(const struct berth_container *c, const char *image_id);
+bool berth_container_uses_layer(const struct berth_container *c, const char *chain_id);
+/* [worker] berth_spec_in.stage; arg: the container. */
+int berth_container_stage(void *arg, size_t i, const char *source, uint64_t propagation, char **ret,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* [worker] Releases all of it; idempotent. */
+int berth_container_unstage(
         struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;
 
 /* Creates, or joins the creation of one of the same name in the pod. */

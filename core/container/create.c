@@ -168,7 +168,7 @@ void berth_container_create(struct berth_pod *pod, const Runtime__V1__ContainerC
 		berth_error_set(&err, BERTH_FAILED_PRECONDITION,
 		        "pod sandbox %s: its runtime handler \"%s\" is not configured any more",
 		        pod->id, pod->handler_name);
-	if (err || resolve_image(c, &err) < 0) {
+	if (err || resolve_image(c, &err) < 0 || berth_container_resolve_volumes(c, &err) < 0) {
 		done(NULL, err, arg);
 		berth_error_free(err);
 		berth_container_unref(c);

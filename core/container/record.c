@@ -48,6 +48,33 @@ static void mounts_load(struct berth_container *c, const json_t *a)
 	}
 }
 
+static json_t *volumes_json(const struct berth_container *c)
+{
+	json_t *a = json_array();
+	for (size_t i = 0; i < c->n_volumes; i++) {
+		const struct berth_ctr_volume *v = &c->volumes[i];
+		json_array_append_new(
+		        a, json_pack("{s:I, s:s, s:s?}", "mount", (json_int_t)v->mount, "image_id",
+		                   v->image_id, "parent", v->parent));
+	}
+	return a;
+}
+
+static void volumes_load(struct berth_container *c, const json_t *a)
+{
+	size_t i;
+	json_t *v;
+
+	c->volumes = berth_new_array(struct berth_ctr_volume, json_array_size(a) + 1);
+	json_array_foreach (a, i, v) {
+		c->volumes[c->n_volumes++] = (struct berth_ctr_volume){
+		        .mount = (size_t)json_integer_value(json_object_get(v, "mount")),
+		        .image_id = berth_record_str(v, "image_id"),
+		        .parent = berth_record_str(v, "parent"),
+		};
+	}
+}
+
 int berth_container_save(
         struct berth_container *c, enum berth_ctr_phase phase, struct berth_error **ret_err)
 {
@@ -57,14 +84,14 @@ int berth_container_save(
 		json_array_append_new(groups, json_integer(c->groups[i]));
 	json_t *j = json_pack(
 	        "{s:s, s:s, s:s, s:s?, s:s?, s:s?, s:I, s:I, s:I, s:s?, s:O?, s:I, s:I, s:o, "
-	        "s:i, s:o, s:b, s:b, s:s?}",
+	        "s:i, s:o, s:o, s:b, s:b, s:s?}",
 	        "phase", phases[phase], "id", c->id, "pod", c->pod->id, "image_id", c->image_id,
 	        "image_ref", c->image_ref, "parent", c->parent, "created_ns",
 	        (json_int_t)c->created_ns, "started_ns", (json_int_t)c->started_ns, "finished_ns",
 	        (json_int_t)c->finished_ns, "failure", c->failure, "resources", c->resources, "uid",
 	        (json_int_t)c->uid, "gid", (json_int_t)c->gid, "groups", groups, "stop_signal",
-	        c->stop_signal, "mounts", mounts_json(c), "privileged", c->privileged, "own_pid_ns",
-	        c->own_pid_ns, "cgroups_path", c->cgroups_path);
+	        c->stop_signal, "mounts", mounts_json(c), "volumes", volumes_json(c), "privileged",
+	        c->privileged, "own_pid_ns", c->own_pid_ns, "cgroups_path", c->cgroups_path);
 	if (!j)
 		return berth_error_set(ret_err, BERTH_INTERNAL, "container %s: its record", c->id);
 	return berth_record_save(dir, "ctr.json", j, &c->config->base, ret_err);
@@ -92,6 +119,7 @@ static void fill(struct berth_container *c, const json_t *j)
 	for (size_t i = 0; i < json_array_size(groups); i++)
 		c->groups[c->n_groups++] = (uint32_t)json_integer_value(json_array_get(groups, i));
 	mounts_load(c, json_object_get(j, "mounts"));
+	volumes_load(c, json_object_get(j, "volumes"));
 	const char *phase = json_string_value(json_object_get(j, "phase"));
 	c->phase = BERTH_CTR_CREATING;
 	for (size_t n = 0; n < BERTH_ARRAY_LEN(phases); n++) {

@@ -215,6 +215,18 @@ HANDLER(berth_cri_stream_containers)
 	berth_grpc_finish(call);
 }
 
+/* The image of a mount, with what it was when the container was made. */
+static Runtime__V1__ImageSpec *volume_spec(
+        struct berth_arena *a, const struct berth_container *c, const struct berth_ctr_volume *v)
+{
+	const Runtime__V1__ImageSpec *from = c->config->mounts[v->mount]->image;
+	Runtime__V1__ImageSpec *s = berth_arena_alloc(a, sizeof(*s));
+
+	*s = *from;
+	s->image_ref = v->image_id;
+	return s;
+}
+
 static void fill_mounts(
         struct berth_arena *a, const struct berth_container *c, Runtime__V1__ContainerStatus *s)
 {
@@ -229,6 +241,11 @@ static void fill_mounts(
 		m->selinux_relabel = from->selinux_relabel;
 		m->propagation = from->propagation;
 		m->recursive_read_only = from->recursive_read_only;
+		const struct berth_ctr_volume *v = berth_container_volume(c, i);
+		if (v && v->mount < c->config->n_mounts && c->config->mounts[v->mount]->image) {
+			m->image = volume_spec(a, c, v);
+			m->image_sub_path = c->config->mounts[v->mount]->image_sub_path;
+		}
 		s->mounts[s->n_mounts++] = m;
 	}
 }

@@ -51,7 +51,8 @@ static void handler(struct berth_grpc_call *call, Runtime__V1__RuntimeHandler **
 	runtime__v1__runtime_handler_features__init(f);
 	r->name = (char *)name;
 	r->features = f;
-	f->recursive_read_only_mounts = h->rro;
+	/* What the runtime cannot do of it is done for it. */
+	f->recursive_read_only_mounts = true;
 	f->user_namespaces = h->userns;
 	*to = r;
 }

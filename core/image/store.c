@@ -418,7 +418,7 @@ void berth_image_remove(struct berth_image *i, struct berth_daemon *d,
 	struct berth_container *c, *tmp;
 
 	HASH_ITER (hh, d->containers->by_id, c, tmp) {
-		if (!c->image_id || strcmp(c->image_id, i->id) != 0)
+		if (!berth_container_uses_image(c, i->id))
 			continue;
 		berth_error_set(&err, BERTH_FAILED_PRECONDITION, "image %s is used by container %s",
 		        i->id, c->id);

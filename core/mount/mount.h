@@ -49,6 +49,22 @@ int berth_mount_tmpfs(const char *target, uint64_t size_bytes, mode_t mode, cons
         struct berth_error **ret_err) BERTH_MUST_CHECK;
 int berth_mount_attach(int fd, const char *target, struct berth_error **ret_err) BERTH_MUST_CHECK;
 
+/* Makes `dir` (0711) a place for berth_mount_stage(): what is mounted beneath it is in no recursive
+ * copy of a directory above. berth_umount_tree() ends it. */
+int berth_mount_stage_dir(const char *dir, struct berth_error **ret_err) BERTH_MUST_CHECK;
+struct berth_stage {
+	bool rec;      /* with the mounts beneath it */
+	bool readonly; /* all of them */
+	int userns_fd; /* owners are shown as this user namespace maps them; -1 = as they are */
+	uint64_t propagation; /* MS_PRIVATE, MS_SLAVE, MS_SHARED; 0 = as it is */
+};
+/* Attaches a clone of what `fd` (O_PATH will do) is open for on `target`, which must not be there
+ * yet: it becomes a directory or a file as `fd` is. FAILED_PRECONDITION where the file system
+ * cannot map ids; of mounts beneath that cannot, only the owners stay as they are. `what` is for
+ * messages. */
+int berth_mount_stage(int fd, const char *what, const char *target, const struct berth_stage *s,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+
 /* Unmounts everything that is mounted on exactly `path`; a missing path or one that is no mount
  * point is fine. lazy: detached at once, gone when its last user is. Busy is FAILED_PRECONDITION.
  */

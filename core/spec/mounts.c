@@ -3,6 +3,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -184,22 +185,45 @@ static int propagation(struct spec_build *b, const char *field, const Runtime__V
 	return 0;
 }
 
+static bool is_image(const Runtime__V1__Mount *m)
+{
+	return m->image && spec_is_set(m->image->image);
+}
+
+static int check_image(const char *field, const Runtime__V1__Mount *m, struct berth_error **ret_err)
+{
+	const char *why = spec_is_set(m->host_path) ? "host_path is set, too"
+	                  : !m->readonly ? "it is not readonly, and images are never written"
+	                  : m->propagation != RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_PRIVATE
+	                          ? "its propagation is not PRIVATE"
+	                          : NULL;
+	return why ? berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+	                     "ImageVolumeMountFailed: %s: image: %s", field, why)
+	           : 0;
+}
+
 static int check_kind(const char *field, const Runtime__V1__Mount *m, struct berth_error **ret_err)
 {
-	if ((m->image && spec_is_set(m->image->image)) || spec_is_set(m->image_sub_path))
-		return berth_error_set(ret_err, BERTH_UNIMPLEMENTED,
-		        "%s: image: mounts of images are not implemented", field);
+	bool image = is_image(m);
+
+	if (spec_is_set(m->image_sub_path) && !image)
+		return berth_error_set(
+		        ret_err, BERTH_INVALID_ARGUMENT, "%s: image_sub_path without image", field);
+	if (image && check_image(field, m, ret_err) < 0)
+		return -1;
 	if (m->n_uidmappings || m->n_gidmappings)
 		return berth_error_set(ret_err, BERTH_UNIMPLEMENTED,
 		        "%s: uidMappings, gidMappings: id-mapped mounts are not implemented",
 		        field);
-	if (m->container_path[0] != '/' || m->host_path[0] != '/')
+	bool bad_dest = m->container_path[0] != '/';
+	if (bad_dest || (!image && m->host_path[0] != '/'))
 		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 		        "%s: %s \"%.256s\" is not an absolute path", field,
-		        m->container_path[0] != '/' ? "container_path" : "host_path",
-		        m->container_path[0] != '/' ? m->container_path : m->host_path);
+		        bad_dest ? "container_path" : "host_path",
+		        bad_dest ? m->container_path : m->host_path);
 	if (strnlen(m->host_path, BERTH_LIMIT_SPEC_PATH) >= BERTH_LIMIT_SPEC_PATH ||
-	        strnlen(m->container_path, BERTH_LIMIT_SPEC_PATH) >= BERTH_LIMIT_SPEC_PATH)
+	        strnlen(m->container_path, BERTH_LIMIT_SPEC_PATH) >= BERTH_LIMIT_SPEC_PATH ||
+	        strnlen(m->image_sub_path, BERTH_LIMIT_SPEC_PATH) >= BERTH_LIMIT_SPEC_PATH)
 		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 		        "%s: a path is longer than %d bytes", field, BERTH_LIMIT_SPEC_PATH - 1);
 	return 0;
@@ -217,7 +241,7 @@ static int check_rro(struct spec_build *b, const char *field, const Runtime__V1_
 		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 		        "%s: recursive_read_only with a propagation other than PRIVATE", field);
 	/* Clients look for this word at the beginning of the message. */
-	if (!b->in->handler_rro)
+	if (!b->in->handler_rro && !b->in->stage)
 		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
 		        "RROUnsupported: %s: the runtime handler \"%s\" cannot mount recursively "
 		        "read-only",
@@ -225,12 +249,54 @@ static int check_rro(struct spec_build *b, const char *field, const Runtime__V1_
 	return 0;
 }
 
+/* Where the runtime shall bind from, and how. */
+struct from {
+	char *source;
+	const char *propagation;
+	bool staged;
+};
+
+static int stage(struct spec_build *b, size_t i, const char *field, struct from *f,
+        struct berth_error **ret_err)
+{
+	uint64_t propagation = strcmp(f->propagation, "rshared") == 0  ? MS_SHARED
+	                       : strcmp(f->propagation, "rslave") == 0 ? MS_SLAVE
+	                                                               : MS_PRIVATE;
+	char *staged = NULL;
+
+	if (!b->in->stage)
+		return berth_error_set(ret_err, BERTH_UNIMPLEMENTED,
+		        "%s: a mount of this kind is not implemented here", field);
+	if (b->in->stage(b->in->stage_arg, i, f->source, propagation, &staged, ret_err) < 0)
+		return strncmp((*ret_err)->msg, "ImageVolumeMountFailed", 22) == 0
+		               ? -1
+		               : berth_error_wrap(ret_err, "%s", field);
+	free(f->source);
+	f->source = staged;
+	f->staged = true;
+	return 0;
+}
+
+static int find_source(struct spec_build *b, size_t i, const char *field, struct from *f,
+        struct berth_error **ret_err)
+{
+	const Runtime__V1__Mount *m = b->c->mounts[i];
+
+	f->propagation = "rprivate";
+	if (is_image(m))
+		return stage(b, i, field, f, ret_err);
+	if (resolve_source(field, m->host_path, &f->source, ret_err) < 0 ||
+	        propagation(b, field, m, f->source, &f->propagation, ret_err) < 0)
+		return -1;
+	if (m->recursive_read_only && !b->in->handler_rro)
+		return stage(b, i, field, f, ret_err);
+	return 0;
+}
+
 static int add_request(struct spec_build *b, struct list *l, size_t i, struct berth_error **ret_err)
 {
 	const Runtime__V1__Mount *m = b->c->mounts[i];
 	_cleanup_free_ char *field = berth_asprintf("mounts[%zu]", i);
-	_cleanup_free_ char *source = NULL;
-	const char *prop;
 
 	if (check_kind(field, m, ret_err) < 0 || check_rro(b, field, m, ret_err) < 0)
 		return -1;
@@ -245,18 +311,20 @@ static int add_request(struct spec_build *b, struct list *l, size_t i, struct be
 	json_decref(d);
 	if (!d)
 		return -1;
-	if (resolve_source(field, m->host_path, &source, ret_err) < 0 ||
-	        propagation(b, field, m, source, &prop, ret_err) < 0)
+	struct from f = {0};
+	int r = find_source(b, i, field, &f, ret_err);
+	_cleanup_free_ char *source = f.source;
+	if (r < 0)
 		return -1;
 	s = spec_string(field, source, PATH_MAX, ret_err);
 	if (!s)
 		return -1;
 	json_decref(s);
 
-	json_t *options = json_pack("[s,s,s]", "rbind", prop,
-	        m->recursive_read_only ? "rro"
-	        : m->readonly          ? "ro"
-	                               : "rw");
+	json_t *options = json_pack("[s,s,s]", "rbind", f.propagation,
+	        m->recursive_read_only && !f.staged ? "rro"
+	        : m->readonly                       ? "ro"
+	                                            : "rw");
 	add(l, dest, "bind", source, options);
 	b->out->mounts[b->out->n_mounts++] = (struct berth_spec_mount){
 	        .container_path = berth_strdup(m->container_path),

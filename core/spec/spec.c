@@ -162,8 +162,9 @@ int berth_spec_container(
 		return 0;
 	}
 	berth_spec_out_finish(&o);
-	/* The word at the beginning of that message is part of CRI. */
-	if (strncmp((*ret_err)->msg, "RROUnsupported", 14) != 0)
+	/* A word at the beginning of these messages is part of CRI. */
+	if (strncmp((*ret_err)->msg, "RROUnsupported", 14) != 0 &&
+	        strncmp((*ret_err)->msg, "ImageVolumeMountFailed", 22) != 0)
 		(void)berth_error_wrap(ret_err, "container %.64s", in->container_id);
 	return -1;
 }

@@ -43,6 +43,14 @@ struct berth_spec_in {
 	const char *handler; /* runtime handler's name, for messages; "" = default */
 	bool handler_rro;    /* the handler mounts recursively read-only ("rro") */
 
+	/* Puts what mounts[i] of the request shall show on a path of berth's own, *ret (the caller
+	 * frees): an image (source NULL), or the directory or file `source` where a runtime need
+	 * not be able to do what is asked. propagation: MS_PRIVATE, MS_SLAVE or MS_SHARED. NULL:
+	 * such mounts are refused. */
+	int (*stage)(void *arg, size_t i, const char *source, uint64_t propagation, char **ret,
+	        struct berth_error **ret_err);
+	void *stage_arg;
+
 	/* Pinned namespaces of the pod. NULL: the pod uses the host's (net, ipc, uts) or has none
 	 * (pid: only pods that share one have it). */
 	struct {
@@ -90,7 +98,8 @@ struct berth_spec_out {
  * berth_spec_out_finish(); on failure it is untouched and empty. Errors name the container and
  * the field: INVALID_ARGUMENT, NOT_FOUND (a device, a seccomp profile, a user that does not
  * exist), FAILED_PRECONDITION (the host cannot do it: propagation, AppArmor, "RROUnsupported:
- * ..."), UNIMPLEMENTED (id-mapped mounts, image mounts, user namespaces, CDI devices). */
+ * ..."), UNIMPLEMENTED (id-mapped mounts, user namespaces, CDI devices). Messages about images
+ * begin with "ImageVolumeMountFailed". */
 int berth_spec_container(const struct berth_spec_in *in, struct berth_spec_out *out,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
 void berth_spec_out_finish(struct berth_spec_out *out);

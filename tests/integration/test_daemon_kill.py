@@ -52,7 +52,8 @@ class Client:
         self.pods[self.other[0]] = pb().SANDBOX_READY
 
     def do_create(self):
-        self.long = self.d.create(self.pod, "sh", "-c", "echo up; sleep 1000", name="long", pid=0)
+        part = pb().Mount(container_path="/mnt", image=pb().ImageSpec(image=IMAGE), image_sub_path="bin", readonly=True)
+        self.long = self.d.create(self.pod, "sh", "-c", "echo up; sleep 1000", name="long", pid=0, mounts=[part])
         self.ctrs[self.long] = pb().CONTAINER_CREATED
         self.short = self.d.create(self.other, "sh", "-c", "exit 9", name="short")
         self.ctrs[self.short] = pb().CONTAINER_CREATED

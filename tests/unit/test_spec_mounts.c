@@ -182,9 +182,19 @@ static void test_bad_mounts(void **state)
 	m.uidmappings = maps;
 	must_fail(f, BERTH_UNIMPLEMENTED, "uidMappings");
 	init_mount(&m, "/x", "");
+	m.image_sub_path = S("etc");
+	must_fail(f, BERTH_INVALID_ARGUMENT, "image_sub_path without image");
 	image.image = S("img");
 	m.image = &image;
-	must_fail(f, BERTH_UNIMPLEMENTED, "image");
+	must_fail(f, BERTH_INVALID_ARGUMENT,
+	        "ImageVolumeMountFailed: mounts[0]: image: it is not readonly");
+	m.readonly = 1;
+	must_fail(f, BERTH_UNIMPLEMENTED, "mounts[0]");
+	m.propagation = DOWN;
+	must_fail(f, BERTH_INVALID_ARGUMENT, "not PRIVATE");
+	m.propagation = PRIVATE;
+	m.host_path = S("/tmp");
+	must_fail(f, BERTH_INVALID_ARGUMENT, "host_path is set");
 	init_mount(&m, "/x", "/tmp");
 	m.propagation = (Runtime__V1__MountPropagation)7;
 	must_fail(f, BERTH_INVALID_ARGUMENT, "propagation 7");
@@ -202,6 +212,79 @@ static void test_bad_mounts(void **state)
 	f->in.handler_rro = false;
 	must_fail(f, BERTH_FAILED_PRECONDITION, "RROUnsupported");
 	assert_ptr_equal(strstr(f->err->msg, "RROUnsupported"), f->err->msg);
+}
+
+struct staged {
+	size_t i;
+	char source[64];
+	uint64_t propagation;
+	int calls;
+	const char *fail;
+};
+
+static int stage(void *arg, size_t i, const char *source, uint64_t propagation, char **ret,
+        struct berth_error **ret_err)
+{
+	struct staged *st = arg;
+
+	if (st->fail)
+		return berth_error_set(ret_err, BERTH_NOT_FOUND, "%s", st->fail);
+	st->i = i;
+	snprintf(st->source, sizeof(st->source), "%s", source ? source : "(image)");
+	st->propagation = propagation;
+	st->calls++;
+	*ret = berth_strdup("/staged");
+	return 0;
+}
+
+/* What the runtime cannot do is bound from where it was made. */
+static void test_staged_mounts(void **state)
+{
+	struct fixture *f = *state;
+	Runtime__V1__Mount plain, rro, img, *list[] = {&plain, &rro, &img};
+	Runtime__V1__ImageSpec image = RUNTIME__V1__IMAGE_SPEC__INIT;
+	struct staged st = {0};
+
+	f->c.mounts = list;
+	f->c.n_mounts = 3;
+	init_mount(&plain, "/plain", "/tmp");
+	init_mount(&rro, "/rro", "/tmp");
+	rro.readonly = rro.recursive_read_only = 1;
+	init_mount(&img, "/img", "");
+	image.image = S("some");
+	img.image = &image;
+	img.image_sub_path = S("etc");
+	img.readonly = 1;
+	f->in.stage = stage;
+	f->in.stage_arg = &st;
+
+	f->in.handler_rro = true;
+	must_build(f);
+	assert_int_equal(st.calls, 1);
+	assert_int_equal(st.i, 2);
+	assert_string_equal(st.source, "(image)");
+	assert_string_equal(
+	        json_string_value(json_object_get(fixture_mount(f, "/img"), "source")), "/staged");
+	assert_true(fixture_has(options(f, "/img"), "ro"));
+	assert_true(fixture_has(options(f, "/img"), "rbind"));
+	assert_true(fixture_has(options(f, "/rro"), "rro"));
+
+	f->in.handler_rro = false;
+	f->c.n_mounts = 2;
+	must_build(f);
+	assert_int_equal(st.calls, 2);
+	assert_string_equal(st.source, "/tmp");
+	assert_int_equal(st.propagation, MS_PRIVATE);
+	assert_true(fixture_has(options(f, "/rro"), "ro"));
+	assert_false(fixture_has(options(f, "/rro"), "rro"));
+	assert_string_equal(
+	        json_string_value(json_object_get(fixture_mount(f, "/plain"), "source")), "/tmp");
+
+	st.fail = "gone";
+	must_fail(f, BERTH_NOT_FOUND, "mounts[1]: gone");
+	st.fail = "ImageVolumeMountFailed: gone";
+	must_fail(f, BERTH_NOT_FOUND, "gone");
+	assert_ptr_equal(strstr(f->err->msg, "ImageVolumeMountFailed"), f->err->msg);
 }
 
 /* In a mount namespace of its own: a private, a shared and a slave tmpfs. */
@@ -458,7 +541,7 @@ static void test_restrictions(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {T(test_defaults), T(test_request_mounts),
-	        T(test_bad_mounts), T(test_propagation), T(test_devices), T(test_privileged),
-	        T(test_restrictions)};
+	        T(test_bad_mounts), T(test_staged_mounts), T(test_propagation), T(test_devices),
+	        T(test_privileged), T(test_restrictions)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
