@@ -20,10 +20,11 @@ struct berth_image {
 
 struct berth_images {
 	struct berth_image *by_id;
-	struct berth_layer *layers; /* committed ChainIDs that the storage driver has */
-	struct berth_pull *pulls;   /* under way */
-	uint64_t fetch_order;       /* the last place in the queue for downloads */
-	unsigned int removals;      /* under way: no pull learns meanwhile which layers are there */
+	struct berth_layer *layers;      /* committed ChainIDs that the storage driver has */
+	struct berth_pull *pulls;        /* under way */
+	struct berth_silent_host *hosts; /* that did not answer lately */
+	uint64_t fetch_order;            /* the last place in the queue for downloads */
+	unsigned int removals; /* under way: no pull learns meanwhile which layers are there */
 };
 
 struct berth_image *berth_image_ref(struct berth_image *i);

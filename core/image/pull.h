@@ -85,6 +85,11 @@ void pull_fetched(struct berth_pull *p, size_t n);
 /* After one has ended: the next ones in the queue. */
 void pull_fetch_next(struct berth_images *s);
 
+/* hosts.c: which registries and mirrors answer. */
+void pull_host_heard(struct berth_images *s, const char *host, bool up);
+json_t *pull_hosts_down(const struct berth_images *s);
+void pull_hosts_free(struct berth_images *s);
+
 /* partial.c: files of blobs that are on the way. [worker] */
 /* -1: none may be kept. Locked as long as it, or a copy of it, is open. */
 int pull_partial_open(struct berth_daemon *d, const char *digest, uint64_t size);

@@ -241,6 +241,9 @@ static void on_packet(struct berth_pull *p, const json_t *j, int *fd)
 		on_record(p, *fd);
 	else if (strcmp(t, "error") == 0)
 		on_error(p, j);
+	else if (strcmp(t, "host") == 0)
+		pull_host_heard(p->d->images, json_string_value(json_object_get(j, "host")),
+		        json_is_true(json_object_get(j, "up")));
 	else if (!has_n)
 		protocol_error(p, "speaks of a layer that the image does not have");
 	else if (strcmp(t, "open") == 0)
@@ -411,6 +414,7 @@ json_t *pull_first_packet(struct berth_pull *p, const struct berth_pull_request 
 	json_object_set_new(j, "registries", json_string(c->images.registries));
 	json_object_set_new(j, "certs_dirs", string_list(c->images.certs_dirs));
 	json_object_set_new(j, "auth_files", string_list(c->images.auth_files));
+	json_object_set_new(j, "down", pull_hosts_down(p->d->images));
 	if (r->auth)
 		json_object_set(j, "auth", r->auth);
 	return j;

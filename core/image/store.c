@@ -13,7 +13,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "container/container.h"
-#include "image/image.h"
+#include "image/pull.h"
 
 struct berth_layer {
 	char *chain_id;
@@ -329,6 +329,7 @@ void berth_images_free(struct berth_daemon *d)
 		free(l->chain_id);
 		free(l);
 	}
+	pull_hosts_free(d->images);
 }
 
 /* ---- removal ---- */

@@ -9,6 +9,7 @@
 
 enum {
 	TRIES = 5,
+	TRIES_HURRY = 2,
 	TRIES_CONNECT = 3,
 	PAUSE_MS = 250,
 	PAUSE_MAX_MS = 10000,
@@ -22,6 +23,7 @@ struct pull_endpoint {
 	char *name, *api_host;
 	struct pull_token *token;
 	atomic_int plain; /* 1: it speaks HTTP without TLS */
+	atomic_int down;  /* -1: not known yet */
 };
 
 struct pull_endpoint *pull_endpoint_new(struct pull_place_of *place, struct pull_creds *creds)
@@ -33,6 +35,7 @@ struct pull_endpoint *pull_endpoint_new(struct pull_place_of *place, struct pull
 	e->name = berth_asprintf("%s/%s", e->place.host, e->place.path);
 	bool hub = strcmp(e->place.host, "docker.io") == 0;
 	e->api_host = berth_strdup(hub ? "registry-1.docker.io" : e->place.host);
+	e->down = -1;
 	e->token = pull_token_new(creds, e->place.path, e->place.insecure);
 	return e;
 }
@@ -53,6 +56,21 @@ struct pull_endpoint *pull_endpoint_free(struct pull_endpoint *e)
 const char *pull_endpoint_name(const struct pull_endpoint *e)
 {
 	return e->name;
+}
+
+const char *pull_endpoint_host(const struct pull_endpoint *e)
+{
+	return e->place.host;
+}
+
+bool pull_endpoint_is_down(const struct pull_endpoint *e)
+{
+	return atomic_load(&e->down) == 1;
+}
+
+bool pull_endpoint_set_down(struct pull_endpoint *e, bool down)
+{
+	return atomic_exchange(&e->down, down) != down;
 }
 
 /* What the registry says about itself: {"errors":[{"code","message"}]}. */
@@ -160,7 +178,8 @@ static enum next after_fault(
 			berth_error_freep(err);
 			return NEXT_AT_ONCE;
 		}
-		at->max_tries = TRIES_CONNECT;
+		if (at->max_tries > TRIES_CONNECT)
+			at->max_tries = TRIES_CONNECT;
 		return fault == PULL_HTTP_TLS ? NEXT_FAIL : NEXT_LATER;
 	case PULL_HTTP_BROKEN:
 		return at->ask->done && at->ask->size && *at->ask->done >= at->ask->size
@@ -232,7 +251,8 @@ static enum next try_once(struct attempt *at, struct pull_http_answer *a, struct
 int pull_endpoint_get(struct pull_endpoint *e, struct pull_http *h, const struct pull_ask *ask,
         struct pull_http_answer *ret, struct berth_error **ret_err)
 {
-	struct attempt at = {.e = e, .h = h, .ask = ask, .max_tries = TRIES};
+	struct attempt at = {
+	        .e = e, .h = h, .ask = ask, .max_tries = ask->hurry ? TRIES_HURRY : TRIES};
 	uint64_t mark = ask->done ? *ask->done : 0;
 	int result = -1;
 

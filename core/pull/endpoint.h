@@ -14,6 +14,12 @@ struct pull_endpoint;
 struct pull_endpoint *pull_endpoint_new(struct pull_place_of *place, struct pull_creds *creds);
 struct pull_endpoint *pull_endpoint_free(struct pull_endpoint *e);
 const char *pull_endpoint_name(const struct pull_endpoint *e); /* HOST/PATH */
+const char *pull_endpoint_host(const struct pull_endpoint *e);
+/* Did all tries of the last request, of this process or as berthd knows of others, come to nothing?
+ * Then others are asked before it. */
+bool pull_endpoint_is_down(const struct pull_endpoint *e);
+/* True where that is news: a change, or the first word on it. */
+bool pull_endpoint_set_down(struct pull_endpoint *e, bool down);
 
 struct pull_ask {
 	const char *what; /* "manifests/latest" */
@@ -22,6 +28,7 @@ struct pull_ask {
 	/* A body that goes on where an earlier try has ended: how much has come so far. */
 	const uint64_t *done;
 	uint64_t size; /* all of it; 0: not known */
+	bool hurry;    /* there are others to ask: fewer tries */
 	int (*body)(void *arg, const struct pull_http_answer *a, bool first, const void *p,
 	        size_t n); /* NULL: it is kept in the answer */
 	void *arg;

@@ -86,6 +86,15 @@ static int run_import(
 	return r;
 }
 
+static void heard_of(void *wire, const char *host, bool up)
+{
+	_cleanup_(berth_error_freep) struct berth_error *ignored = NULL;
+	/* Where berthd has gone the process ends anyway. */
+	int r = pull_wire_send(wire,
+	        json_pack("{s:s, s:s, s:b}", "t", "host", "host", host, "up", up), -1, &ignored);
+	(void)r;
+}
+
 /* ref: with a host. NOT_FOUND and the like where the manifest cannot be had; nothing is unpacked
  * then. */
 static int pull_from(const struct pull_session *s, const json_t *first, const struct pull_ref *ref,
@@ -97,6 +106,8 @@ static int pull_from(const struct pull_session *s, const json_t *first, const st
 	struct pull_desc start = {0};
 
 	int r = pull_registry_open(first, ref, &reg, ret_err);
+	if (r == 0)
+		pull_registry_watch(reg, heard_of, s->wire);
 	if (r == 0)
 		r = pull_session_resolve(
 		        s, pull_registry_source(reg), &start, &m, digest, index_digest, ret_err);

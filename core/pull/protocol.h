@@ -11,6 +11,7 @@
  *    "server_address"} | absent, "platform": {"os","architecture","variant"}, "parallel": N, "detached": BOOL,
  *    "whiteout": "overlay" | "aufs" | "delete", "stall_ms": N | absent (a transfer without a byte for so long is broken
  *    off and resumed; 30000)}
+ *    "down": [HOST...] | absent: hosts that lately did not answer, to be asked after others
  *    `auth` with a server_address is for that host alone, else for the image's registry but no mirror of it. A REF
  *    without a registry is tried at registries.conf's unqualified-search-registries, the record has the one that had it
  *   {"t":"import", "ref": REF | absent, ... the same platform, parallel, detached, whiteout}, fd: the file or directory,
@@ -23,6 +24,7 @@
  *      a layer's `digest` its diff_id
  *   {"t":"open", "n": I}           asks for the directory of layer I
  *   {"t":"fetch", "n": I}          asks to begin the download of layer I (not of an import); `open` came before
+ *   {"t":"host", "host": HOST, "up": BOOL}   a registry or mirror answers, or does not after all tries; at any time
  *   {"t":"opaque", "n": I}, fd     mark this directory of layer I opaque for the driver; no answer, a failure aborts
  *   {"t":"unpacked", "n": I, "bytes": B, "inodes": N, "implied": M}, fd: memfd with the M implied directories' paths,
  *      each relative, NUL-terminated, parents first (no fd where M is 0)

@@ -28,6 +28,8 @@ struct pull_registry {
 	char *digest;    /* that the reference names, or NULL */
 	struct pull_endpoint **endpoints;
 	size_t n_endpoints, chosen; /* chosen: has given the first manifest */
+	void (*heard)(void *arg, const char *host, bool up);
+	void *heard_arg;
 	pthread_mutex_t lock;
 	struct pull_http *idle[IDLE_CLIENTS];
 	size_t n_idle;
@@ -52,23 +54,56 @@ static void give_client(struct pull_registry *r, struct pull_http *h)
 	pull_http_free(h);
 }
 
-/* Endpoints in order, beginning with the one that had the manifest. */
-static struct pull_endpoint *endpoint(struct pull_registry *r, size_t i)
+/* The order in which the endpoints are asked: beginning with the one that had the manifest, and
+ * those that are down at last. The caller frees it. */
+static struct pull_endpoint **in_order(const struct pull_registry *r)
 {
-	return r->endpoints[(r->chosen + i) % r->n_endpoints];
+	struct pull_endpoint **v = berth_new_array(struct pull_endpoint *, r->n_endpoints);
+	_cleanup_free_ bool *down = berth_new_array(bool, r->n_endpoints);
+	size_t n = 0;
+
+	for (size_t i = 0; i < r->n_endpoints; i++)
+		down[i] = pull_endpoint_is_down(r->endpoints[i]);
+	for (int pass = 0; pass < 2; pass++) {
+		for (size_t i = 0; i < r->n_endpoints; i++) {
+			size_t at = (r->chosen + i) % r->n_endpoints;
+			if (down[at] == (pass == 1))
+				v[n++] = r->endpoints[at];
+		}
+	}
+	return v;
 }
 
-/* Adds one endpoint's failure to those before it; the last one's code counts, which is the
- * registry's own and not a mirror's. */
-static void join_errors(struct berth_error **all, struct berth_error **err)
+/* A host is up where it answers, whatever its answer is. */
+static void note(struct pull_registry *r, struct pull_endpoint *e, const struct berth_error *err)
 {
-	if (*all) {
-		char *msg = berth_asprintf("%s; %s", (*all)->msg, (*err)->msg);
+	bool down = err && err->code == BERTH_UNAVAILABLE;
+
+	if (pull_endpoint_set_down(e, down) && r->heard)
+		r->heard(r->heard_arg, pull_endpoint_host(e), !down);
+}
+
+/* What all endpoints said that were asked in vain. */
+struct refusals {
+	struct berth_error *all;
+	bool own; /* the registry itself is among them: its code counts, and no mirror's */
+};
+
+static void refused(struct pull_registry *r, struct pull_endpoint *e, struct refusals *f,
+        struct berth_error **err)
+{
+	bool own = e == r->endpoints[r->n_endpoints - 1];
+
+	if (f->all) {
+		char *msg = berth_asprintf("%s; %s", f->all->msg, (*err)->msg);
 		free((*err)->msg);
 		(*err)->msg = msg;
+		if (f->own)
+			(*err)->code = f->all->code;
 	}
-	berth_error_free(*all);
-	*all = berth_take(*err);
+	f->own |= own;
+	berth_error_free(f->all);
+	f->all = berth_take(*err);
 }
 
 static int check_manifest(const struct pull_http_answer *a, const char *want, struct pull_desc *d,
@@ -87,17 +122,19 @@ static int check_manifest(const struct pull_http_answer *a, const char *want, st
 	return 0;
 }
 
-static int get_manifest(struct pull_registry *r, struct pull_endpoint *e, const char *reference,
-        const char *want, struct pull_desc *d, char **ret, size_t *ret_len, char **ret_type,
-        struct berth_error **ret_err)
+static int get_manifest(struct pull_registry *r, struct pull_endpoint *e, bool last,
+        const char *reference, const char *want, struct pull_desc *d, char **ret, size_t *ret_len,
+        char **ret_type, struct berth_error **ret_err)
 {
 	_cleanup_free_ char *what = berth_asprintf("manifests/%s", reference);
-	struct pull_ask ask = {.what = what, .accept = ACCEPT, .max_body = BERTH_LIMIT_MANIFEST};
+	struct pull_ask ask = {
+	        .what = what, .accept = ACCEPT, .max_body = BERTH_LIMIT_MANIFEST, .hurry = !last};
 	struct pull_http_answer a;
 	struct pull_http *h = take_client(r);
 
 	int result = pull_endpoint_get(e, h, &ask, &a, ret_err);
 	give_client(r, h);
+	note(r, e, result < 0 ? *ret_err : NULL);
 	if (result == 0)
 		result = check_manifest(&a, want, d, pull_endpoint_name(e), ret_err);
 	if (result == 0) {
@@ -116,20 +153,22 @@ static int manifest(struct pull_source *s, struct pull_desc *d, char **ret, size
 	bool first = !*d->digest;
 	_cleanup_free_ char *reference = berth_strdup(first ? r->reference : d->digest);
 	_cleanup_free_ char *want = berth_strdup(first ? r->digest : d->digest);
-	struct berth_error *all = NULL;
+	_cleanup_free_ struct pull_endpoint **order = in_order(r);
+	struct refusals all = {0};
 
 	for (size_t i = 0; i < r->n_endpoints; i++) {
 		struct berth_error *err = NULL;
-		if (get_manifest(r, endpoint(r, i), reference, want, d, ret, ret_len, ret_type,
-		            &err) == 0) {
-			if (first)
-				r->chosen = i;
-			berth_error_free(all);
+		if (get_manifest(r, order[i], i + 1 == r->n_endpoints, reference, want, d, ret,
+		            ret_len, ret_type, &err) == 0) {
+			for (size_t k = 0; first && k < r->n_endpoints; k++)
+				if (r->endpoints[k] == order[i])
+					r->chosen = k;
+			berth_error_free(all.all);
 			return 0;
 		}
-		join_errors(&all, &err);
+		refused(r, order[i], &all, &err);
 	}
-	return berth_error_move(ret_err, &all);
+	return berth_error_move(ret_err, &all.all);
 }
 
 struct transfer {
@@ -182,15 +221,19 @@ static int stream(struct pull_source *s, const struct pull_desc *d, uint64_t fro
 	struct pull_ask ask = {
 	        .what = what, .done = &t.done, .size = d->size, .body = on_blob, .arg = &t};
 	struct pull_http *h = take_client(r);
-	struct berth_error *all = NULL;
+	_cleanup_free_ struct pull_endpoint **order = in_order(r);
+	struct refusals all = {0};
 	int result = -1;
 
 	for (size_t i = 0; result < 0 && !t.ended && i < r->n_endpoints; i++) {
 		struct berth_error *err = NULL;
 		struct pull_http_answer a;
-		struct pull_endpoint *e = endpoint(r, i);
+		struct pull_endpoint *e = order[i];
+		ask.hurry = i + 1 < r->n_endpoints;
 		result = pull_endpoint_get(e, h, &ask, &a, &err);
 		pull_http_answer_finish(&a);
+		if (!t.ended)
+			note(r, e, err);
 		if (result < 0 && t.odd_range) {
 			berth_error_freep(&err);
 			berth_error_set(&err, BERTH_DATA_LOSS,
@@ -198,14 +241,14 @@ static int stream(struct pull_source *s, const struct pull_desc *d, uint64_t fro
 			        pull_endpoint_name(e), what);
 		}
 		if (result < 0)
-			join_errors(&all, &err);
+			refused(r, e, &all, &err);
 	}
 	give_client(r, h);
 	if (result == 0) {
-		berth_error_free(all);
+		berth_error_free(all.all);
 		return 0;
 	}
-	return berth_error_move(ret_err, &all);
+	return berth_error_move(ret_err, &all.all);
 }
 
 /* The first file that knows the place counts. A missing file is an empty one. */
@@ -237,6 +280,8 @@ static int add_endpoint(struct pull_registry *r, const json_t *request, struct p
         struct berth_error **ret_err)
 {
 	struct pull_creds creds = {0};
+	const json_t *host;
+	size_t i;
 
 	if (pull_auth_of_request(json_object_get(request, "auth"), place->host, place->mirror,
 	            &creds, ret_err) < 0)
@@ -245,7 +290,12 @@ static int add_endpoint(struct pull_registry *r, const json_t *request, struct p
 	        file_creds(json_object_get(request, "auth_files"), place, &creds, ret_err) < 0)
 		return -1;
 	r->endpoints = berth_reallocarray(r->endpoints, r->n_endpoints + 1, sizeof(*r->endpoints));
-	r->endpoints[r->n_endpoints++] = pull_endpoint_new(place, &creds);
+	struct pull_endpoint *e = pull_endpoint_new(place, &creds);
+	r->endpoints[r->n_endpoints++] = e;
+	json_array_foreach (json_object_get(request, "down"), i, host)
+		if (json_is_string(host) &&
+		        strcmp(json_string_value(host), pull_endpoint_host(e)) == 0)
+			pull_endpoint_set_down(e, true);
 	return 0;
 }
 
@@ -307,6 +357,13 @@ struct pull_registry *pull_registry_free(struct pull_registry *r)
 	pthread_mutex_destroy(&r->lock);
 	free(r);
 	return NULL;
+}
+
+void pull_registry_watch(
+        struct pull_registry *r, void (*heard)(void *arg, const char *host, bool up), void *arg)
+{
+	r->heard = heard;
+	r->heard_arg = arg;
 }
 
 struct pull_source *pull_registry_source(struct pull_registry *r)

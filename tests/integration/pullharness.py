@@ -51,6 +51,7 @@ class Puller:
         self.opaque = []  # inodes of directories marked opaque
         self.images, self.records, self.progress, self.unpacked = [], [], [], {}
         self.opened, self.fetched = [], []
+        self.hosts = {}
         self.kept = {}  # digest -> file of a partial blob
         self.order = []
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -120,6 +121,8 @@ class Puller:
             else:
                 with open(kept, "r+b") as f:
                     self.send({"t": "fetch", "n": p["n"]}, f.fileno())
+        elif t == "host":
+            self.hosts[p["host"]] = p["up"]
         elif t == "opaque":
             st = os.fstat(fd)
             self.opaque.append((p["n"], st.st_ino))
