@@ -58,7 +58,8 @@ static size_t room(const struct strm_pump *p)
 
 bool strm_pump_is_held(const struct strm_pump *p)
 {
-	return p->fd >= 0 && room(p) == 0;
+	/* Between full and half empty there is room, but nobody looks at the fd yet. */
+	return p->fd >= 0 && (p->events == 0 || room(p) == 0);
 }
 
 static void put(struct strm_chan *ch, const char *data, size_t n)
