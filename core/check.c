@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "daemon.h"
 #include "loop/run.h"
+#include "stream/stream.h"
 
 struct findings {
 	int errors, warnings;
@@ -176,6 +177,19 @@ static void check_cni(struct findings *f, const struct berth_config *c)
 	json_decref(dflt);
 }
 
+static void check_stream_tls(struct findings *f, const struct berth_config *c, const char *helpers)
+{
+	struct berth_error *err = NULL;
+	_cleanup_free_ char *what = NULL;
+	const char *warning;
+
+	if (berth_streams_check_tls(c, helpers, &what, &warning, &err) < 0)
+		say(f, "error", err->msg, NULL);
+	else if (what)
+		say(f, warning ? "warning" : "ok", what, warning);
+	berth_error_free(err);
+}
+
 int berth_check(const struct berth_config *c, const char *helpers, const char *plugins)
 {
 	static const char *const programs[] = {
@@ -190,6 +204,7 @@ int berth_check(const struct berth_config *c, const char *helpers, const char *p
 		_cleanup_free_ char *path = berth_path(helpers, programs[i], NULL);
 		check_program(&f, "helper", path);
 	}
+	check_stream_tls(&f, c, helpers);
 	json_object_foreach (c->plugins, name, conf) {
 		const char *own = json_string_value(json_object_get(conf, "path"));
 		_cleanup_free_ char *path =

@@ -254,6 +254,7 @@ static void reloaded(void *arg)
 	struct reloading *r = arg;
 	struct berth_config *have = r->p->d.config;
 
+	berth_streams_reload(&r->p->d);
 	if (r->err) {
 		berth_log_error("reload failed, everything stays as it was", "error", r->err->msg);
 		berth_error_free(r->err);
@@ -264,7 +265,8 @@ static void reloaded(void *arg)
 		berth_policy_free(r->p->d.policy);
 		r->p->d.policy = r->policy;
 		_cleanup_free_ char *before = config_text(have), *after = config_text(r->config);
-		berth_log_info("reloaded log.level and the image policy", "note",
+		berth_log_info("reloaded log.level, the image policy and the streams' certificate",
+		        "note",
 		        before && after && strcmp(before, after) != 0
 		                ? "other changes take effect at the next start"
 		                : NULL);

@@ -343,6 +343,15 @@ static void check_reference(struct check *k, const struct berth_yaml *at, const 
 	        best ? "; did you mean '" : "", best ? best : "", best ? "'?" : "");
 }
 
+/* Two keys of a group that make sense together alone. */
+static void check_pair(struct check *k, const char *group, const char *name, const char *value,
+        const char *needs, const char *needed)
+{
+	if (*value && !*needed)
+		mistake(k, find(k->root, group, name), 0, "%s.%s needs %s.%s", group, name, group,
+		        needs);
+}
+
 static void check_references(struct check *k)
 {
 	const struct berth_config *c = k->c;
@@ -356,6 +365,12 @@ static void check_references(struct check *k)
 		        c->network.plugin, c->plugins, "plugins");
 	check_reference(k, find(k->root, "runtimes", "default"), "runtimes.default",
 	        c->runtimes.default_handler, c->runtimes.handlers, "runtimes.handlers");
+	check_pair(k, "cri", "stream_tls_cert", c->cri.stream_tls_cert, "stream_tls_key",
+	        c->cri.stream_tls_key);
+	check_pair(k, "cri", "stream_tls_key", c->cri.stream_tls_key, "stream_tls_cert",
+	        c->cri.stream_tls_cert);
+	check_pair(k, "cri", "stream_tls_client_ca", c->cri.stream_tls_client_ca, "stream_tls_cert",
+	        c->cri.stream_tls_cert);
 	json_object_foreach (c->runtimes.handlers, handler, value) {
 		const struct berth_yaml *at =
 		        berth_yaml_get(find(k->root, "runtimes", "handlers"), handler);

@@ -12,6 +12,8 @@
 #include "base/error.h"
 #include "base/log.h"
 
+enum berth_tls_version { BERTH_TLS_1_2, BERTH_TLS_1_3 };
+
 /* Every string is set ("" where a key may be empty); vectors are NULL-terminated or NULL. */
 struct berth_config {
 	char *file; /* what was read, for messages */
@@ -38,8 +40,11 @@ struct berth_config {
 	struct {
 		char *listen; /* an absolute path */
 		char *stream_address;
-		uint64_t stream_port; /* 0 = any */
-		int cgroup_driver;    /* enum berth_cgroup_driver */
+		uint64_t stream_port;                   /* 0 = any */
+		char *stream_tls_cert, *stream_tls_key; /* both or none ("") */
+		char *stream_tls_client_ca;
+		int stream_tls_min_version; /* enum berth_tls_version */
+		int cgroup_driver;          /* enum berth_cgroup_driver */
 		uint64_t max_receive_bytes, max_send_bytes;
 	} cri;
 	struct {

@@ -6,6 +6,7 @@
 #include "config/config.h"
 
 static const char *const cgroup_drivers[] = {"cgroupfs", "systemd", NULL};
+static const char *const tls_versions[] = {"VersionTLS12", "VersionTLS13", NULL};
 static const char *const log_levels[] = {"error", "warn", "info", "debug", NULL};
 
 #define AT(member) .offset = offsetof(struct berth_config, member)
@@ -71,6 +72,20 @@ const struct berth_key berth_keys[] = {
                 .doc = "The address that exec, attach and port-forward streams are served at."},
         {"cri", "stream_port", BERTH_KEY_COUNT, AT(cri.stream_port), .preset = "0", .min = 0,
                 .max = 65535, .doc = "The port of the streams; 0 for one that is free."},
+        {"cri", "stream_tls_cert", BERTH_KEY_PATH, AT(cri.stream_tls_cert), .may_be_empty = 1,
+                .preset = "\"\"",
+                .doc = "The certificate of the streaming server with its chain, in PEM: streams "
+                       "are served over TLS then. It is read again when it has changed."},
+        {"cri", "stream_tls_key", BERTH_KEY_PATH, AT(cri.stream_tls_key), .may_be_empty = 1,
+                .preset = "\"\"",
+                .doc = "The key of cri.stream_tls_cert, in PEM and without a password."},
+        {"cri", "stream_tls_client_ca", BERTH_KEY_PATH, AT(cri.stream_tls_client_ca),
+                .may_be_empty = 1, .preset = "\"\"",
+                .doc = "Clients of streams must show a certificate that one of these has signed; "
+                       "empty: none is asked for."},
+        {"cri", "stream_tls_min_version", BERTH_KEY_CHOICE, AT(cri.stream_tls_min_version),
+                .preset = "VersionTLS12", .choices = tls_versions,
+                .doc = "The oldest version of TLS that is spoken, in the words of the kubelet."},
         {"cri", "cgroup_driver", BERTH_KEY_CHOICE, AT(cri.cgroup_driver), .preset = "cgroupfs",
                 .choices = cgroup_drivers,
                 .doc = "How cgroup parents are named; the kubelet's cgroupDriver must be the "

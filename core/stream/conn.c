@@ -12,6 +12,13 @@
 
 static void set_timer(struct strm_conn *c, uint64_t ms, berth_fn fn);
 
+static void drop_tls(struct strm_conn *c)
+{
+	if (c->tls)
+		c->tls_api->free(c->tls);
+	c->tls = NULL;
+}
+
 static void free_later(void *arg)
 {
 	strm_conn_free(arg);
@@ -28,6 +35,7 @@ void strm_conn_free(struct strm_conn *c)
 		c->transport->free(c);
 	berth_timer_free(c->timer);
 	berth_fdwatch_free(c->watch);
+	drop_tls(c);
 	berth_close(c->fd);
 	berth_buf_finish(&c->head);
 	berth_buf_finish(&c->up.answer);
@@ -47,6 +55,7 @@ void strm_conn_close(struct strm_conn *c, const char *why)
 	if (why)
 		berth_log_debug("stream closed", "cause", why);
 	c->watch = berth_fdwatch_free(c->watch);
+	drop_tls(c);
 	c->fd = berth_close(c->fd);
 	c->timer = berth_timer_free(c->timer);
 	berth_loop_post(c->d->loop, free_later, c);
@@ -90,7 +99,8 @@ static void update_events(struct strm_conn *c)
 	size_t waits = strm_queue_len(&c->out);
 	bool read_on = !c->eof &&
 	               (c->state == STRM_LINGER || (c->n_full == 0 && waits <= STREAM_CONN_OUT));
-	int events = (read_on ? UV_READABLE : 0) | (waits > 0 ? UV_WRITABLE : 0);
+	int events = (read_on ? UV_READABLE : 0) |
+	             (waits > 0 || (read_on && c->read_wants_write) ? UV_WRITABLE : 0);
 	/* A client that has gone while nothing is read from it. */
 	if (!c->eof && !c->hung_up)
 		events |= UV_DISCONNECT;
@@ -99,20 +109,35 @@ static void update_events(struct strm_conn *c)
 	c->events = events;
 }
 
+/* n > 0 bytes, 0 where the socket takes none now, -1 where it takes no more and the connection is
+ * closed. */
+static ssize_t socket_write(struct strm_conn *c, const char *p, size_t len)
+{
+	ssize_t n;
+
+	if (c->tls) {
+		n = c->tls_api->write(c->tls, p, len);
+		if (n == BERTH_TLS_FAILED)
+			strm_conn_close(c, c->tls_api->why(c->tls));
+		return n > 0 ? n : n == BERTH_TLS_FAILED ? -1 : 0;
+	}
+	do
+		n = send(c->fd, p, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && errno == EAGAIN)
+		return 0;
+	if (n < 0)
+		strm_conn_close(c, strerror(errno));
+	return n;
+}
+
 /* False where the connection is gone. */
 static bool send_out(struct strm_conn *c)
 {
 	while (strm_queue_len(&c->out) > 0) {
-		ssize_t n = send(c->fd, strm_queue_data(&c->out), strm_queue_len(&c->out),
-		        MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0 && errno == EAGAIN)
-			return true;
-		if (n < 0) {
-			strm_conn_close(c, strerror(errno));
-			return false;
-		}
+		ssize_t n = socket_write(c, strm_queue_data(&c->out), strm_queue_len(&c->out));
+		if (n <= 0)
+			return n == 0;
 		c->active_ns = berth_now_ns();
 		strm_queue_drop(&c->out, (size_t)n);
 	}
@@ -136,6 +161,13 @@ static void say_room(struct strm_conn *c)
 			ch->on_room(ch); /* only arms a watch */
 		}
 	}
+}
+
+static void end_output(struct strm_conn *c)
+{
+	if (c->tls)
+		c->tls_api->end(c->tls);
+	(void)shutdown(c->fd, SHUT_WR); /* an error is found by reading */
 }
 
 void strm_conn_kick(struct strm_conn *c)
@@ -164,7 +196,7 @@ void strm_conn_kick(struct strm_conn *c)
 	/* Without a transport it was an HTTP answer. */
 	if (c->state == STRM_LINGER && strm_queue_len(&c->out) == 0 &&
 	        (!c->transport || (c->shut && c->up.wire != BERTH_WIRE_SPDY)))
-		(void)shutdown(c->fd, SHUT_WR); /* an error is found by reading */
+		end_output(c);
 	update_events(c);
 }
 
@@ -306,24 +338,48 @@ void strm_conn_client_gone(struct strm_conn *c)
 	}
 }
 
+/* n > 0 bytes; 0 where there are none now, or no more, which the connection knows by now. */
+static size_t socket_read(struct strm_conn *c, char *chunk, size_t size)
+{
+	ssize_t n;
+
+	if (!c->tls) {
+		n = recv(c->fd, chunk, size, MSG_DONTWAIT);
+		if (n == 0)
+			strm_conn_client_gone(c);
+		else if (n < 0 && errno != EAGAIN && errno != EINTR)
+			strm_conn_close(c, strerror(errno));
+		return n > 0 ? (size_t)n : 0;
+	}
+	n = c->tls_api->read(c->tls, chunk, size);
+	c->read_wants_write = n == BERTH_TLS_WANT_WRITE;
+	if (n == BERTH_TLS_END) {
+		strm_conn_client_gone(c);
+	} else if (n == BERTH_TLS_PLAIN) {
+		drop_tls(c);
+		refuse(c, 400, "this server speaks HTTPS, and the request came as HTTP", NULL);
+	} else if (n == BERTH_TLS_FAILED) {
+		strm_conn_close(c, c->tls_api->why(c->tls));
+	}
+	return n > 0 ? (size_t)n : 0;
+}
+
 static void on_socket(int fd, int events, void *arg)
 {
 	struct strm_conn *c = arg;
-	static char chunk[STREAM_READ]; /* the loop's alone */
+	static char chunk[STREAM_READ]; /* the loop's alone; a whole record of TLS at least */
+	int readable = UV_READABLE | (c->read_wants_write ? UV_WRITABLE : 0);
+	(void)fd;
 
-	if ((events & UV_READABLE) && (c->events & UV_READABLE)) {
-		ssize_t n = recv(fd, chunk, sizeof(chunk), MSG_DONTWAIT);
+	if ((events & readable) && (c->events & UV_READABLE)) {
+		size_t n = socket_read(c, chunk, sizeof(chunk));
 		if (n > 0) {
 			c->active_ns = berth_now_ns();
 			if (c->state == STRM_HEAD)
-				feed_head(c, chunk, (size_t)n);
+				feed_head(c, chunk, n);
 			else if (c->state == STRM_OPEN || (c->transport && !c->shut))
-				(void)c->transport->feed(c, chunk, (size_t)n);
+				(void)c->transport->feed(c, chunk, n);
 			/* else: thrown away, so that closing does not destroy what was sent */
-		} else if (n == 0) {
-			strm_conn_client_gone(c);
-		} else if (errno != EAGAIN && errno != EINTR) {
-			strm_conn_close(c, strerror(errno));
 		}
 	} else if (events & UV_DISCONNECT) {
 		/* What it has sent still lies in the socket and cannot be taken now. */
@@ -348,6 +404,14 @@ void strm_conn_accept(struct berth_streams *s, int fd)
 	c->active_ns = berth_now_ns();
 	DL_APPEND(s->conns, c);
 	s->n_conns++;
+	if (s->tls) {
+		c->tls_api = strm_tls_open(s->tls, fd, &c->tls);
+		if (!c->tls) {
+			berth_log_warn("no memory for a stream's TLS");
+			strm_conn_free(c);
+			return;
+		}
+	}
 	c->events = UV_READABLE | UV_DISCONNECT;
 	c->watch = berth_fdwatch_start(s->d->loop, fd, c->events, on_socket, c);
 	set_timer(c, STREAM_HANDSHAKE_MS, too_late);

@@ -13,6 +13,7 @@
 
 #include "stream/spdy_wire.h"
 #include "stream/stream.h"
+#include "stream/tls.h"
 #include "stream/token.h"
 #include "stream/upgrade.h"
 
@@ -135,6 +136,9 @@ struct strm_conn {
 	bool eof;     /* nothing more can be read */
 	bool hung_up; /* the client has gone, what it sent is still being read */
 	bool shut, kicking;
+	const struct berth_tls_api *tls_api;
+	struct berth_tls *tls; /* NULL: bytes go as they are */
+	bool read_wants_write; /* the handshake */
 	struct berth_buf head;
 	struct strm_queue out;
 	struct berth_timer *timer; /* handshake, idle, linger */
@@ -151,16 +155,27 @@ struct strm_conn {
 	size_t n_chans, n_full;
 };
 
+struct strm_tls;
+
 struct berth_streams {
 	struct berth_daemon *d;
 	int fd;
 	struct berth_fdwatch *watch;
 	struct berth_tokens *tokens;
 	struct berth_timer *breath;
-	char *url; /* http://ADDR:PORT */
+	char *url; /* http://ADDR:PORT or https:// */
+	struct strm_tls *tls;
 	struct strm_conn *conns;
 	size_t n_conns;
 };
+
+/* cert.c. *ret is NULL where TLS is not configured. */
+int strm_tls_start(struct berth_streams *s, struct strm_tls **ret,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+void strm_tls_look(struct strm_tls *t);             /* NULL-safe */
+struct strm_tls *strm_tls_free(struct strm_tls *t); /* NULL-safe, returns NULL */
+/* *ret is NULL without memory. */
+const struct berth_tls_api *strm_tls_open(struct strm_tls *t, int fd, struct berth_tls **ret);
 
 void strm_conn_accept(struct berth_streams *s, int fd);
 /* The client has said that it goes, or its end of the socket is closed. */

@@ -67,8 +67,8 @@ static void on_client(int fd, int events, void *arg)
 	}
 }
 
-static int bind_to(const char *address, uint16_t port, int *ret_fd, char **ret_url,
-        struct berth_error **ret_err)
+static int bind_to(const char *scheme, const char *address, uint16_t port, int *ret_fd,
+        char **ret_url, struct berth_error **ret_err)
 {
 	char service[8], host[INET6_ADDRSTRLEN];
 	struct addrinfo hints = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
@@ -99,14 +99,14 @@ static int bind_to(const char *address, uint16_t port, int *ret_fd, char **ret_u
 		const struct sockaddr_in6 *in6 = (const void *)&own;
 		bool any = memcmp(&in6->sin6_addr, &in6addr_any, sizeof(in6addr_any)) == 0;
 		inet_ntop(AF_INET6, any ? &in6addr_loopback : &in6->sin6_addr, host, sizeof(host));
-		*ret_url = berth_asprintf("http://[%s]:%u", host, ntohs(in6->sin6_port));
+		*ret_url = berth_asprintf("%s://[%s]:%u", scheme, host, ntohs(in6->sin6_port));
 	} else {
 		const struct sockaddr_in *in4 = (const void *)&own;
 		struct in_addr a = in4->sin_addr;
 		if (a.s_addr == htonl(INADDR_ANY))
 			a.s_addr = htonl(INADDR_LOOPBACK);
 		inet_ntop(AF_INET, &a, host, sizeof(host));
-		*ret_url = berth_asprintf("http://%s:%u", host, ntohs(in4->sin_port));
+		*ret_url = berth_asprintf("%s://%s:%u", scheme, host, ntohs(in4->sin_port));
 	}
 	*ret_fd = berth_take_fd(&fd);
 	return 0;
@@ -117,8 +117,10 @@ int berth_streams_start(struct berth_daemon *d, struct berth_error **ret_err)
 	struct berth_streams *s = berth_new(struct berth_streams);
 
 	s->d = d;
-	if (bind_to(d->config->cri.stream_address, (uint16_t)d->config->cri.stream_port, &s->fd,
-	            &s->url, ret_err) < 0) {
+	if (strm_tls_start(s, &s->tls, ret_err) < 0 ||
+	        bind_to(s->tls ? "https" : "http", d->config->cri.stream_address,
+	                (uint16_t)d->config->cri.stream_port, &s->fd, &s->url, ret_err) < 0) {
+		strm_tls_free(s->tls);
 		free(s);
 		return -1;
 	}
@@ -127,6 +129,12 @@ int berth_streams_start(struct berth_daemon *d, struct berth_error **ret_err)
 	d->streams = s;
 	berth_log_info("streams are served", "url", s->url);
 	return 0;
+}
+
+void berth_streams_reload(struct berth_daemon *d)
+{
+	if (d->streams)
+		strm_tls_look(d->streams->tls);
 }
 
 void berth_streams_drain(struct berth_daemon *d)
@@ -151,6 +159,7 @@ void berth_streams_stop(struct berth_daemon *d)
 	uv_run(berth_loop_uv(d->loop), UV_RUN_NOWAIT);
 	while (s->conns)
 		strm_conn_free(s->conns);
+	s->tls = strm_tls_free(s->tls);
 	berth_tokens_free(s->tokens);
 	free(s->url);
 	free(s);

@@ -9,6 +9,12 @@ struct berth_streams;
 
 /* Listens at cri.stream_address and cri.stream_port and sets d->streams. */
 int berth_streams_start(struct berth_daemon *d, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* Reads the certificate again if it has changed. */
+void berth_streams_reload(struct berth_daemon *d);
+/* Whether TLS would start: *ret_what (caller frees) tells of it, NULL where it is not configured;
+ * *ret_warning is static or NULL. Blocks. [any] */
+int berth_streams_check_tls(const struct berth_config *c, const char *helpers, char **ret_what,
+        const char **ret_warning, struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* New connections are refused, those that are there go on. */
 void berth_streams_drain(struct berth_daemon *d);
 /* Ends all connections; commands that run for them are killed. Before the flows' pool is freed.

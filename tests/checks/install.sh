@@ -42,6 +42,7 @@ check_files() {
 		libexec/berth/berth-monitor
 		libexec/berth/berth-ns
 		libexec/berth/berth-pull
+		libexec/berth/berth-tls.so
 		share/doc/berth/berth.yaml
 	LIST
 	)

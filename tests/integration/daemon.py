@@ -25,7 +25,7 @@ APPLETS = ("sh echo cat true false sleep seq yes dd head tail tr ls ps id printf
            "mkdir touch grep wc readlink ip ping wget httpd date sync rm setsid").split()
 IMAGE = "localhost/berth/busybox:1"
 HELPERS = ["core/monitor/berth-monitor", "core/monitor/berth-ns", "core/monitor/berth-init", "core/pull/berth-pull",
-           "core/mount/berth-mount"]
+           "core/mount/berth-mount", "core/stream/berth-tls.so"]
 PLUGINS = {"storage-overlay": "plugins/storage-overlay/storage-overlay.so",
            "runtime-runc": "plugins/runtime-runc/runtime-runc.so",
            "net-cni": "plugins/net-cni/net-cni.so", "fake": "tests/fake/fake.so"}

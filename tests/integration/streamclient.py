@@ -26,11 +26,14 @@ def dictionary():
 
 class Http:
     """A connection and the head of its request."""
+    tls = None  # the SSLContext for https
 
     def __init__(self, url, method="GET", headers=(), raw=None, timeout=20):
         u = urllib.parse.urlsplit(url)
         self.s = socket.create_connection((u.hostname, u.port), timeout=timeout)
         self.s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if u.scheme == "https":
+            self.s = Http.tls.wrap_socket(self.s, server_hostname=u.hostname)
         self.buf = b""
         head = raw if raw is not None else (f"{method} {u.path} HTTP/1.1\r\nHost: {u.netloc}\r\n" + "".join(
             f"{k}: {v}\r\n" for k, v in headers) + "\r\n").encode()
