@@ -239,4 +239,5 @@ def main():
         shutil.rmtree(o.logs, ignore_errors=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
