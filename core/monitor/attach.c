@@ -10,8 +10,10 @@
 
 #include "monitor/mon.h"
 
-#define CREDIT_FIRST_NS 50000000ll
+#define CREDIT_FIRST_NS 20000000ll
 #define CREDIT_MAX_NS 250000000ll
+/* Buffers between us and who reads: what fills them was not read yet, and earns nothing. */
+#define CREDIT_FROM_BYTES (2 * 1024 * 1024)
 #define CREDIT_NS_PER_BYTE 244ll /* 1 ms for 4 KiB: a reader of 4 MB/s is waited for */
 
 struct entry {
@@ -67,6 +69,10 @@ static int send_packet(int fd, unsigned char stream, const char *p, size_t n)
 
 static void earn(struct mon_client *c, size_t n)
 {
+	if (c->taken < CREDIT_FROM_BYTES) {
+		c->taken += n;
+		return;
+	}
 	c->credit_ns += (int64_t)n * CREDIT_NS_PER_BYTE;
 	if (c->credit_ns > CREDIT_MAX_NS)
 		c->credit_ns = CREDIT_MAX_NS;

@@ -10,6 +10,8 @@
 #define NS_PER_S 1000000000ull
 #define HEADER_MAX 48
 #define IOV_MAX_BATCH 96
+#define ARENA_SIZE (96 * 1024) /* a pipe full of lines of 80 bytes, with their headers */
+#define SHORT 1024             /* a piece that is copied */
 #define NAME_ROOM 4096
 
 /* localtime() and gmtime() of libc read files and allocate. */
@@ -108,22 +110,27 @@ int mon_log_reopen(struct mon_log *l)
 	return 0;
 }
 
+/* Entries on their way to the file. Short lines are put together in the arena, for the kernel takes
+ * one long piece sooner than a hundred short ones; long ones stay where they are. */
 struct batch {
 	struct iovec iov[IOV_MAX_BATCH];
 	int n;
-	size_t lines, bytes;
+	size_t lines, used;
 };
+static char arena[ARENA_SIZE];
 
-/* Takes back what of a line got into the file before it was full. */
+/* Takes back what of a line got into the file before it was full. An entry ends where a line does,
+ * and nowhere else. */
 static void mend(struct mon_log *l, size_t written, const struct batch *b)
 {
 	size_t at = 0, whole = 0;
 	for (int i = 0; i < b->n && at < written; i++) {
-		at += b->iov[i].iov_len;
+		size_t n = b->iov[i].iov_len < written - at ? b->iov[i].iov_len : written - at;
 		const char *p = b->iov[i].iov_base;
-		bool ends = b->iov[i].iov_len && p[b->iov[i].iov_len - 1] == '\n';
-		if (ends && at <= written)
-			whole = at;
+		const char *nl = memrchr(p, '\n', n);
+		if (nl)
+			whole = at + (size_t)(nl - p) + 1;
+		at += n;
 	}
 	struct stat st;
 	size_t cut = written - whole;
@@ -164,15 +171,25 @@ static void flush(struct mon_log *l, struct batch *b)
 		l->torn = false;
 	}
 	b->n = 0;
-	b->lines = b->bytes = 0;
+	b->lines = b->used = 0;
 }
 
 static void add(struct batch *b, const void *p, size_t n)
 {
+	char *to = arena + b->used;
+	if (n <= SHORT && n <= sizeof(arena) - b->used) {
+		memcpy(to, p, n);
+		b->used += n;
+		struct iovec *last = b->n ? &b->iov[b->n - 1] : NULL;
+		if (last && (char *)last->iov_base + last->iov_len == to) {
+			last->iov_len += n;
+			return;
+		}
+		p = to;
+	}
 	b->iov[b->n].iov_base = (void *)(uintptr_t)p;
 	b->iov[b->n].iov_len = n;
 	b->n++;
-	b->bytes += n;
 }
 
 void mon_log_lines(struct mon_log *l, struct mon_stream *s, uint64_t now_ns, bool eof)
@@ -182,19 +199,21 @@ void mon_log_lines(struct mon_log *l, struct mon_stream *s, uint64_t now_ns, boo
 	(void)mon_log_header(l, part, s->name, now_ns, 'P');
 	struct batch b;
 	b.n = 0;
-	b.lines = b.bytes = 0;
+	b.lines = b.used = 0;
 	size_t at = 0;
 
 	while (at < s->len) {
 		const char *p = s->buf + at;
-		const char *nl = memchr(p, '\n', s->len - at);
-		if (!nl && !eof && !(at == 0 && s->len == sizeof(s->buf)))
+		size_t left = s->len - at;
+		size_t most = left < BERTH_MON_LINE_MAX ? left : BERTH_MON_LINE_MAX;
+		const char *nl = memchr(p, '\n', most);
+		if (!nl && !eof && left < BERTH_MON_LINE_MAX)
 			break;
-		if (b.n + 4 > IOV_MAX_BATCH)
+		size_t n = nl ? (size_t)(nl - p) + 1 : most;
+		if (b.n + 4 > IOV_MAX_BATCH || b.used + HEADER_MAX + SHORT + 2 > sizeof(arena))
 			flush(l, &b);
 		if (b.n == 0 && l->torn)
 			add(&b, "\n", 1);
-		size_t n = nl ? (size_t)(nl - p) + 1 : s->len - at;
 		add(&b, nl ? full : part, hn);
 		add(&b, p, n);
 		if (!nl)

@@ -19,20 +19,20 @@ struct mon_log {
 	char stamp[20];
 };
 
-/* What the container wrote and the log has not: at most one unfinished line. */
+/* What the container wrote and the log has not: between calls less than BERTH_MON_LINE_MAX. */
 struct mon_stream {
 	const char *name; /* "stdout" */
 	size_t len;
-	char buf[BERTH_MON_LINE_MAX];
+	char buf[BERTH_MON_READ + BERTH_MON_LINE_MAX];
 };
 
 /* Opens LOG's directory and the file. -errno. */
 int mon_log_open(struct mon_log *l, const char *path);
 /* Opens the name anew (a rotated log); on error the old file stays in use. -errno. */
 int mon_log_reopen(struct mon_log *l);
-/* Writes all whole lines of `s`, and a full buffer without one as partial; what is left moves to
- * the front. With `eof` the rest is written, too, as partial. A file that cannot take a line loses
- * that line and stays well-formed; the caller is never told, nothing waits for it. */
+/* Writes all whole lines of `s`, and BERTH_MON_LINE_MAX bytes without an end as partial; what is
+ * left moves to the front. With `eof` the rest is written, too, as partial. A file that cannot take
+ * a line loses that line and stays well-formed; the caller is never told, nothing waits for it. */
 void mon_log_lines(struct mon_log *l, struct mon_stream *s, uint64_t now_ns, bool eof);
 /* "2006-01-02T15:04:05.999999999Z stdout F " into out (at least 48 bytes); returns the length. */
 size_t mon_log_header(struct mon_log *l, char *out, const char *stream, uint64_t now_ns, char tag);

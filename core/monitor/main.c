@@ -30,6 +30,8 @@
 #define OOM_AGAIN_NS 20000000ll
 #define OOM_SETTLE_NS 2000000000ll
 #define TTY_RETRY_NS 1000000000ll
+#define REST_NS 300000ll /* a pipe takes longer to fill, even by writes of 80 bytes */
+#define REST_BUSY_NS 1000000ll
 
 static struct mon mon; /* large buffers: pages that are not touched cost nothing */
 
@@ -179,10 +181,30 @@ static int set_up(struct mon *m, const char **ret_what)
 	return chdir(o->cwd) < 0 ? -errno : 0;
 }
 
+static void send_to_clients(struct mon *m, unsigned char id, const char *p, size_t n)
+{
+	while (n > 0) {
+		size_t piece = n < BERTH_MON_ATTACH_OUT ? n : BERTH_MON_ATTACH_OUT;
+		mon_attach_send(m, id, p, piece);
+		p += piece;
+		n -= piece;
+	}
+}
+
+/* A container that writes many short lines wakes us for each of them: where one read soon follows
+ * another and brings little, the next one waits until there is more. */
+static void rest_a_little(struct mon *m, size_t n)
+{
+	int64_t now = mon_now_ns();
+	if (n < BERTH_MON_READ / 4 && now - m->read_ns < REST_BUSY_NS)
+		m->rest_ns = now + REST_NS;
+	m->read_ns = now;
+}
+
 /* True where the stream may have more. */
 static bool pump(struct mon *m, int *fd, struct mon_stream *s, unsigned char id)
 {
-	ssize_t n = read(*fd, s->buf + s->len, sizeof(s->buf) - s->len);
+	ssize_t n = read(*fd, s->buf + s->len, BERTH_MON_READ);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return false;
 	if (n <= 0) {
@@ -196,9 +218,10 @@ static bool pump(struct mon *m, int *fd, struct mon_stream *s, unsigned char id)
 		mon_close(fd);
 		return false;
 	}
-	mon_attach_send(m, id, s->buf + s->len, (size_t)n);
+	send_to_clients(m, id, s->buf + s->len, (size_t)n);
 	s->len += (size_t)n;
 	mon_log_lines(&m->log, s, mon_realtime_ns(), false);
+	rest_a_little(m, (size_t)n);
 	return true;
 }
 
@@ -273,11 +296,13 @@ static bool turn(struct mon *m, int64_t wait_ns)
 	bool retry = m->tty_retry_ns && now >= m->tty_retry_ns;
 	if (retry)
 		m->tty_retry_ns = 0;
-	bool read_out = hold == 0 && m->tty_retry_ns == 0;
+	int64_t rest = m->rest_ns > now && !m->init_ended ? m->rest_ns - now : 0;
+	bool read_err = hold == 0 && rest == 0;
+	bool read_out = read_err && m->tty_retry_ns == 0;
 
 	set_poll(&p[P_SIG], m->sigfd, POLLIN);
 	set_poll(&p[P_OUT], read_out ? m->out_fd : -1, POLLIN);
-	set_poll(&p[P_ERR], hold == 0 ? m->err_fd : -1, POLLIN);
+	set_poll(&p[P_ERR], read_err ? m->err_fd : -1, POLLIN);
 	/* A pipe without reader is POLLERR even where nothing is asked for. */
 	set_poll(&p[P_IN], m->in.tty && !m->in.len ? -1 : m->in.fd, m->in.len ? POLLOUT : 0);
 	set_poll(&p[P_ATTACH], m->attach_fd, POLLIN);
@@ -293,6 +318,8 @@ static bool turn(struct mon *m, int64_t wait_ns)
 	}
 	if (hold > 0 && (wait_ns < 0 || hold < wait_ns))
 		wait_ns = hold;
+	if (rest > 0 && (wait_ns < 0 || rest < wait_ns))
+		wait_ns = rest;
 	if (m->tty_retry_ns && (wait_ns < 0 || m->tty_retry_ns - now < wait_ns))
 		wait_ns = m->tty_retry_ns - now;
 	if (m->oom.again_ns && (wait_ns < 0 || m->oom.again_ns - now < wait_ns))

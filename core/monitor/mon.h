@@ -31,6 +31,7 @@ struct mon_client {
 	int fd; /* -1 = free */
 	bool in_eof, out_dead;
 	bool was_input;          /* it held stdin when that mattered */
+	size_t taken;            /* bytes, until it earns by them */
 	int64_t credit_ns;       /* how long the container may still be held up for it */
 	char *q;                 /* mapped while something is queued */
 	size_t head, tail, last; /* last: offset of the newest entry */
@@ -54,6 +55,8 @@ struct mon {
 	bool init_ended;
 	int init_status;
 	int64_t tty_retry_ns; /* the master has no slave: asked again then */
+	int64_t read_ns;      /* the last read of output */
+	int64_t rest_ns;      /* none before then */
 	struct mon_log log;
 	struct mon_stream out, err;
 	struct mon_stdin in;

@@ -32,5 +32,7 @@
 #define BERTH_MON_STDERR_MAX (64 * 1024)
 /* The longest log line that is not split into partial ones. */
 #define BERTH_MON_LINE_MAX 16384
+/* Of a container's output, at once: what a pipe holds. */
+#define BERTH_MON_READ (64 * 1024)
 
 #endif

@@ -54,11 +54,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	s.len = 0;
 	size_t piece = (size_t)data[0] * 97 + 1, at = 1;
 	while (at < size) {
-		size_t n = sizeof(s.buf) - s.len;
+		if (s.len >= BERTH_MON_LINE_MAX)
+			abort(); /* the next read would not fit */
+		size_t n = BERTH_MON_READ;
 		n = n < piece ? n : piece;
 		n = n < size - at ? n : size - at;
-		if (n == 0)
-			abort(); /* a full buffer would never drain */
 		memcpy(s.buf + s.len, data + at, n);
 		s.len += n;
 		at += n;

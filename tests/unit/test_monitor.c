@@ -57,9 +57,7 @@ static int teardown(void **state)
 static void feed(struct env *e, const char *text, size_t n, size_t piece)
 {
 	while (n > 0) {
-		size_t take = sizeof(e->s.buf) - e->s.len;
-		if (take > piece)
-			take = piece;
+		size_t take = piece < BERTH_MON_READ ? piece : BERTH_MON_READ;
 		if (take > n)
 			take = n;
 		memcpy(e->s.buf + e->s.len, text, take);
@@ -95,21 +93,58 @@ static void lines_are_whole_whatever_the_pieces(void **state)
 static void a_long_line_is_split(void **state)
 {
 	struct env *e = *state;
-	size_t n = sizeof(e->s.buf) * 2 + 5;
+	size_t n = BERTH_MON_LINE_MAX * 2 + 5;
 	char *text = berth_zalloc(n + 2);
 	memset(text, 'x', n);
 	text[n] = '\n';
 	struct berth_buf want = {0};
 	for (int i = 0; i < 2; i++) {
 		berth_buf_adds(&want, H "P ");
-		berth_buf_add(&want, text, sizeof(e->s.buf));
+		berth_buf_add(&want, text, BERTH_MON_LINE_MAX);
 		berth_buf_adds(&want, "\n");
 	}
 	berth_buf_adds(&want, H "F xxxxx\n");
-	feed(e, text, n + 1, 4096);
-	expect(e, want.data);
+	static const size_t pieces[] = {4096, 5000, BERTH_MON_LINE_MAX, BERTH_MON_READ};
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(pieces); i++) {
+		assert_int_equal(truncate(e->path, 0), 0);
+		feed(e, text, n + 1, pieces[i]);
+		expect(e, want.data);
+	}
 	berth_buf_finish(&want);
 	free(text);
+}
+
+/* Short lines, long ones, and more than one write can take, in pieces of every size. */
+static void no_piece_changes_the_log(void **state)
+{
+	struct env *e = *state;
+	struct berth_buf text = {0}, want = {0};
+	uint32_t dice = 7;
+	while (text.len < 2000000) {
+		dice = dice * 1664525 + 1013904223;
+		size_t n = (dice >> 8) % (dice >> 30 == 0 ? 40000 : dice >> 30 == 1 ? 1500 : 90);
+		size_t at = text.len;
+		for (size_t i = 0; i < n; i++)
+			berth_buf_add(&text, "0123456789" + i % 10, 1);
+		berth_buf_adds(&text, "\n");
+		for (; n >= BERTH_MON_LINE_MAX; n -= BERTH_MON_LINE_MAX) {
+			berth_buf_adds(&want, H "P ");
+			berth_buf_add(&want, text.data + at, BERTH_MON_LINE_MAX);
+			berth_buf_adds(&want, "\n");
+			at += BERTH_MON_LINE_MAX;
+		}
+		berth_buf_adds(&want, H "F ");
+		berth_buf_add(&want, text.data + at, n + 1);
+	}
+	static const size_t pieces[] = {777, 4096, 16385, BERTH_MON_READ};
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(pieces); i++) {
+		assert_int_equal(truncate(e->path, 0), 0);
+		feed(e, text.data, text.len, pieces[i]);
+		assert_int_equal(e->s.len, 0);
+		expect(e, want.data);
+	}
+	berth_buf_finish(&text);
+	berth_buf_finish(&want);
 }
 
 static void many_short_lines_come_through(void **state)
@@ -118,7 +153,7 @@ static void many_short_lines_come_through(void **state)
 	size_t n = 20000;
 	char *text = berth_zalloc(n + 1);
 	memset(text, '\n', n);
-	feed(e, text, n, sizeof(e->s.buf));
+	feed(e, text, n, BERTH_MON_READ);
 	struct stat st;
 	assert_int_equal(stat(e->path, &st), 0);
 	assert_int_equal((size_t)st.st_size, n * (strlen(H "F ") + 1));
@@ -345,6 +380,7 @@ int main(void)
 	        cmocka_unit_test_setup_teardown(
 	                lines_are_whole_whatever_the_pieces, setup, teardown),
 	        cmocka_unit_test_setup_teardown(a_long_line_is_split, setup, teardown),
+	        cmocka_unit_test_setup_teardown(no_piece_changes_the_log, setup, teardown),
 	        cmocka_unit_test_setup_teardown(many_short_lines_come_through, setup, teardown),
 	        cmocka_unit_test_setup_teardown(
 	                a_full_disk_loses_lines_and_no_more, setup, teardown),
