@@ -23,6 +23,7 @@
 #define STREAM_CHAN_OUT 65536 /* waiting output of a channel */
 #define STREAM_CONN_OUT 65536 /* waiting output of a connection, beyond which no frame is made */
 #define STREAM_FRAME 16384    /* data in one frame of ours */
+#define STREAM_SOCKET_OUT (256 * 1024) /* in the kernel; it doubles it for its own needs */
 #define STREAM_CONNECTIONS 1024
 #define STREAM_CHANNELS 512 /* of one connection */
 #define STREAM_TOKENS 1000

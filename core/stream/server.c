@@ -40,6 +40,14 @@ static void listen_again(void *arg)
 		berth_fdwatch_change(s->watch, UV_READABLE);
 }
 
+/* Left alone the kernel would take megabytes for a client that does not read, and let a monitor
+ * believe that it does. Refused, it stays as it is. */
+static void bound_output(int client)
+{
+	int bytes = STREAM_SOCKET_OUT;
+	(void)setsockopt(client, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+}
+
 static void on_client(int fd, int events, void *arg)
 {
 	struct berth_streams *s = arg;
@@ -63,6 +71,7 @@ static void on_client(int fd, int events, void *arg)
 			berth_close(client);
 			continue;
 		}
+		bound_output(client);
 		strm_conn_accept(s, client);
 	}
 }
