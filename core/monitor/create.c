@@ -41,6 +41,9 @@ static int make_pipe(int *r, int *w)
 	int fd[2];
 	if (pipe2(fd, O_CLOEXEC) < 0)
 		return -1;
+	/* /dev/stdout opens it anew, and who does may be of a user namespace in which we are
+	 * nobody. Others cannot reach it. */
+	(void)fchmod(fd[0], 0666);
 	*r = fd[0];
 	*w = fd[1];
 	return 0;

@@ -1,6 +1,7 @@
 /* berth-ns: creates and pins the namespaces of a pod.
  *
  *   berth-ns --pin net=PATH --pin ipc=PATH --pin uts=PATH [--hostname NAME] [--sysctl KEY=VALUE]...
+ *            [--pin user=PATH --uid-map CONTAINER:HOST:COUNT... --gid-map ...]
  *   berth-ns --unpin PATH...
  *   berth-ns --pod-pid --pin pid=PATH --pid-file FILE --init FILE [--ns net=PATH]...
  *            [--cgroup-procs FILE]...
@@ -28,6 +29,7 @@
 const struct ns_name ns_names[NS_KINDS] = {[NS_NET] = {"net", "/proc/self/ns/net", CLONE_NEWNET},
         [NS_IPC] = {"ipc", "/proc/self/ns/ipc", CLONE_NEWIPC},
         [NS_UTS] = {"uts", "/proc/self/ns/uts", CLONE_NEWUTS},
+        [NS_USER] = {"user", "/proc/self/ns/user", CLONE_NEWUSER},
         [NS_PID] = {"pid", "/proc/self/ns/pid_for_children", CLONE_NEWPID}};
 
 int ns_fail(int errnum, const char *what, const char *detail)
@@ -107,7 +109,7 @@ static int set_sysctl(const struct ns_opts *o, const char *setting)
 	return 0;
 }
 
-static int fill(const struct ns_opts *o)
+int ns_fill(const struct ns_opts *o)
 {
 	int r = 0;
 	if (o->pin[NS_NET])
@@ -122,11 +124,13 @@ static int fill(const struct ns_opts *o)
 int ns_create(const struct ns_opts *o)
 {
 	int flags = 0, r = 0, pinned = 0;
+	if (o->pin[NS_USER])
+		return ns_create_owned(o);
 	for (int k = 0; k < NS_PID; k++)
 		flags |= o->pin[k] ? ns_names[k].flag : 0;
 	if (unshare(flags) < 0)
 		return ns_fail(errno, "new namespaces", NULL);
-	r = fill(o);
+	r = ns_fill(o);
 	for (; r == 0 && pinned < NS_PID; pinned++) {
 		if (o->pin[pinned])
 			r = ns_pin_file(o->pin[pinned], ns_names[pinned].proc);
@@ -151,7 +155,7 @@ static int parse_ns(const char *arg, const char **into)
 			return 0;
 		}
 	}
-	return bad(arg, "a namespace is given as KIND=/PATH, KIND one of net, ipc, uts, pid");
+	return bad(arg, "a namespace is given as KIND=/PATH, KIND one of net, ipc, uts, user, pid");
 }
 
 static int add(const char *arg, const char **list, size_t *n)
@@ -165,10 +169,12 @@ static int add(const char *arg, const char **list, size_t *n)
 static int check_create(const struct ns_opts *o)
 {
 	char key[BERTH_SYSCTL_PATH_MAX], path[BERTH_SYSCTL_PATH_MAX];
-	bool any = o->pin[NS_NET] || o->pin[NS_IPC] || o->pin[NS_UTS];
+	bool any = o->pin[NS_NET] || o->pin[NS_IPC] || o->pin[NS_UTS] || o->pin[NS_USER];
 	if (!any || o->pin[NS_PID])
-		return bad(
-		        "--pin", "give at least one of net, ipc and uts; pid goes with --pod-pid");
+		return bad("--pin",
+		        "give at least one of net, ipc, uts and user; pid goes with --pod-pid");
+	if (!o->pin[NS_USER] != !o->uid_map || !o->pin[NS_USER] != !o->gid_map)
+		return bad("--pin user", "it goes with --uid-map and --gid-map");
 	if (o->hostname && !o->pin[NS_UTS])
 		return bad("--hostname", "it needs a UTS namespace of the pod's own");
 	if (o->hostname && (!o->hostname[0] || strlen(o->hostname) > 64))
@@ -192,7 +198,8 @@ static int check_pod_pid(const struct ns_opts *o)
 {
 	if (!o->pin[NS_PID] || !o->pid_file || !o->init || o->init[0] != '/')
 		return bad("--pod-pid", "it needs --pin pid=PATH, --pid-file and --init");
-	if (o->pin[NS_NET] || o->pin[NS_IPC] || o->pin[NS_UTS] || o->join[NS_PID])
+	if (o->pin[NS_NET] || o->pin[NS_IPC] || o->pin[NS_UTS] || o->pin[NS_USER] ||
+	        o->join[NS_PID])
 		return bad("--pod-pid", "other namespaces are given by --ns, the PID one by --pin");
 	return 0;
 }
@@ -202,7 +209,8 @@ int main(int argc, char **argv)
 	static const struct option longs[] = {{"pin", 1, NULL, 'p'}, {"ns", 1, NULL, 'n'},
 	        {"hostname", 1, NULL, 'h'}, {"sysctl", 1, NULL, 's'}, {"unpin", 0, NULL, 'u'},
 	        {"pod-pid", 0, NULL, 'P'}, {"init", 1, NULL, 'i'}, {"pid-file", 1, NULL, 'f'},
-	        {"cgroup-procs", 1, NULL, 'c'}, {0}};
+	        {"cgroup-procs", 1, NULL, 'c'}, {"uid-map", 1, NULL, 'U'},
+	        {"gid-map", 1, NULL, 'G'}, {0}};
 	static struct ns_opts o;
 	bool unpin = false, pod_pid = false;
 	int c, r = 0;
@@ -222,6 +230,12 @@ int main(int argc, char **argv)
 			break;
 		case 'c':
 			r = add(optarg, o.cgroup_procs, &o.n_cgroup_procs);
+			break;
+		case 'U':
+			r = ns_add_map(optarg, &o.uid_map);
+			break;
+		case 'G':
+			r = ns_add_map(optarg, &o.gid_map);
 			break;
 		case 'i':
 			o.init = optarg;

@@ -1,6 +1,7 @@
 /* The PID namespace that the containers of a pod share, with berth-init as its first process. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -106,6 +108,44 @@ static int write_pid(const char *path, pid_t pid)
 	return 0;
 }
 
+/* Enters the pod's namespaces and leaves init behind as a child of our parent, which has kept its
+ * rights over the host's mounts. Returns the exit status. */
+static int enter_and_start(const struct ns_opts *o, int program, int ready, int tell)
+{
+	if (enter(o) || (o->join[NS_USER] && ns_become_root()))
+		return 1;
+	struct clone_args how = {.flags = CLONE_PARENT, .exit_signal = 0};
+	pid_t pid = (pid_t)syscall(SYS_clone3, &how, sizeof(how));
+	if (pid == 0)
+		become_init(program, ready);
+	if (pid < 0)
+		return ns_fail(errno, "clone", NULL);
+	return write(tell, &pid, sizeof(pid)) == sizeof(pid) ? 0
+	                                                     : ns_fail(errno, "berth-init", NULL);
+}
+
+static pid_t start_init(const struct ns_opts *o, int program, int ready)
+{
+	int fds[2], status;
+	pid_t init = -1;
+	if (pipe2(fds, O_CLOEXEC) < 0) {
+		(void)ns_fail(errno, "pipe", NULL);
+		return -1;
+	}
+	pid_t pid = fork();
+	if (pid == 0)
+		_exit(enter_and_start(o, program, ready, fds[1]));
+	close(fds[1]);
+	if (pid < 0)
+		(void)ns_fail(errno, "fork", NULL);
+	else if (read(fds[0], &init, sizeof(init)) != sizeof(init))
+		init = -1; /* it has said why */
+	close(fds[0]);
+	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	return init;
+}
+
 int ns_pod_pid(const struct ns_opts *o)
 {
 	int ends[2];
@@ -115,13 +155,9 @@ int ns_pod_pid(const struct ns_opts *o)
 		return ns_fail(errno, "berth-init", o->init);
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) < 0)
 		return ns_fail(errno, "socket pair", NULL);
-	if (enter(o))
-		return 1;
-	pid_t pid = fork();
-	if (pid == 0)
-		become_init(program, ends[1]);
+	pid_t pid = start_init(o, program, ends[1]);
 	if (pid < 0)
-		return ns_fail(errno, "fork", NULL);
+		return 1;
 	close(ends[1]);
 	int r = await(ends[0]);
 	snprintf(source, sizeof(source), "/proc/%d/ns/pid", (int)pid);

@@ -1,4 +1,5 @@
 """berth-ns and berth-init."""
+import fcntl
 import os
 import signal
 import subprocess
@@ -31,7 +32,7 @@ def mounts():
 @pytest.fixture
 def d(tmp_path):
     yield tmp_path
-    rc, err = ns("--unpin", *[tmp_path / k for k in (*KINDS, "pid")])
+    rc, err = ns("--unpin", *[tmp_path / k for k in (*KINDS, "user", "pid")])
     assert rc == 0, err
     assert str(tmp_path) not in mounts()
 
@@ -97,6 +98,69 @@ def test_unpin_after_a_double_mount(d):
     subprocess.run(["mount", "--bind", d / "uts", d / "uts"], check=True)
     assert ns("--unpin", d / "uts") == (0, "")
     assert os.listdir(d) == []
+
+
+MAPS = ["--uid-map", "0:65536:1000", "--uid-map", "5000:5000:1", "--gid-map", "0:131072:65536"]
+
+
+def test_a_user_namespace_owns_the_others(d):
+    rc, err = ns(*pins(d, (*KINDS, "user")), *MAPS, "--hostname", "mapped", "--sysctl", "net.ipv4.ip_forward=1",
+                 "--sysctl", "kernel.shm_rmid_forced=1")
+    assert (rc, err) == (0, "")
+    got = inside(d, "cat /proc/self/uid_map /proc/self/gid_map; hostname; cat /proc/sys/kernel/shm_rmid_forced "
+                    "/proc/sys/net/ipv4/ip_forward; ip -o link", (*KINDS, "user"))
+    assert got.split()[:9] == ["0", "65536", "1000", "5000", "5000", "1", "0", "131072", "65536"]
+    assert got.split()[9:12] == ["mapped", "1", "1"] and "LOOPBACK,UP" in got
+    for k in KINDS:
+        fd = os.open(d / k, os.O_RDONLY)
+        owner = fcntl.ioctl(fd, 0xb701)  # NS_GET_USERNS
+        assert os.fstat(owner).st_ino == os.stat(d / "user").st_ino
+        os.close(owner)
+        os.close(fd)
+
+
+def test_a_user_namespace_alone(d):
+    assert ns(*pins(d, ("user",)), "--uid-map", "7:8:1", "--gid-map", "9:10:1") == (0, "")
+    got = subprocess.run(["nsenter", "--preserve-credentials", f"--user={d}/user", "cat", "/proc/self/uid_map"],
+                         check=True, stdout=subprocess.PIPE, timeout=20).stdout
+    assert got.split() == [b"7", b"8", b"1"]
+
+
+@pytest.mark.parametrize("args,words", [
+    (["--uid-map", "0:1:1"], "--gid-map"), (["--uid-map", "0:1"], "CONTAINER:HOST:COUNT"),
+    (["--uid-map", "0:1:1", "--gid-map", "a:b:c"], "CONTAINER:HOST:COUNT"),
+    (["--uid-map", "0:1:1:1", "--gid-map", "0:1:1"], "CONTAINER:HOST:COUNT"),
+    (["--uid-map", "0:1:10", "--uid-map", "5:70:10", "--gid-map", "0:1:1"], "overlap"),
+    (["--uid-map", "0:1:1", "--gid-map", "0:1:0"], "overlap or are too many")])
+def test_wrong_maps_leave_nothing(d, args, words):
+    rc, err = ns(*pins(d, ("user", "ipc")), *args)
+    assert rc == 2 and words in err and err.count("\n") == 1
+    assert os.listdir(d) == [] and str(d) not in mounts()
+
+
+def test_a_failing_pin_of_owned_namespaces_undoes_the_others(d):
+    (d / "uts").write_text("taken")
+    rc, err = ns(*pins(d, (*KINDS, "user")), *MAPS)
+    assert rc == 1 and f"{d}/uts: File exists" in err
+    assert os.listdir(d) == ["uts"] and str(d) not in mounts()
+
+
+def test_init_of_a_user_namespace(d):
+    assert ns(*pins(d, (*KINDS, "user")), *MAPS) == (0, "")
+    pid = start_init(d, "--ns", f"user={d}/user")
+    try:
+        with open(f"/proc/{pid}/status") as f:
+            s = dict(line.rstrip("\n").split(":\t", 1) for line in f)
+        assert s["Uid"].split() == ["65536"] * 4 and s["Gid"].split() == ["131072"] * 4 and s["CapEff"] == "0" * 16
+        assert os.listdir(f"/proc/{pid}/root") == [] and os.listdir(f"/proc/{pid}/fd") == []
+        fd = os.open(d / "pid", os.O_RDONLY)
+        owner = fcntl.ioctl(fd, 0xb701)
+        assert os.fstat(owner).st_ino == os.stat(d / "user").st_ino
+        os.close(owner)
+        os.close(fd)
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    wait_for(lambda: gone(pid))
 
 
 def test_it_holds_no_mount_of_the_host(d):
