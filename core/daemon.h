@@ -46,6 +46,7 @@ struct berth_daemon {
 	struct berth_handler *handlers; /* [any] */
 	size_t n_handlers;
 	struct berth_spec_host host; /* [any] what this machine can do */
+	char *userns_why;            /* [any] why no pod can have a user namespace, or NULL */
 
 	struct berth_pods *pods;
 	struct berth_containers *containers;

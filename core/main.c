@@ -359,6 +359,7 @@ static void tear_down(struct process *p)
 	}
 	free(p->d.handlers);
 	free(p->d.pod_cidr);
+	free(p->d.userns_why);
 	berth_strv_free(p->d.pull_cgroup);
 	berth_policy_free(p->d.policy);
 	berth_config_free(p->d.config);

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/mem.h"
+#include "pod/userns.h"
 
 /* A plugin's own keys; its `path` names the file, while a handler's is the runtime's binary. */
 static json_t *plugin_conf(const struct berth_config *c, const char *plugin, const char *handler)
@@ -117,5 +118,8 @@ int berth_load_plugins(struct berth_daemon *d, struct berth_error **ret_err)
 			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 			        "network.plugin: plugin %s is no network", c->network.plugin);
 	}
-	return load_handlers(d, ret_err);
+	if (load_handlers(d, ret_err) < 0)
+		return -1;
+	berth_userns_probe(d);
+	return 0;
 }

@@ -47,7 +47,7 @@ static char **ids_in(const char *path)
 
 static void release_namespaces(struct berth_daemon *d, const char *id)
 {
-	static const char *const kinds[] = {"pid", "net", "uts", "ipc"};
+	static const char *const kinds[] = {"pid", "net", "uts", "ipc", "user"};
 	_cleanup_free_ char *dir = berth_path(d->config->run, "ns", id, NULL);
 
 	for (size_t i = 0; i < BERTH_ARRAY_LEN(kinds); i++) {

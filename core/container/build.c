@@ -26,11 +26,15 @@ static int mount_rootfs(struct berth_container *c, const char *rootfs, struct be
 	struct berth_mounts_result res = {.size = sizeof(res)};
 	_cleanup_(berth_call_freep) struct berth_call *call =
 	        berth_call_new(c->d->storage, BERTH_OP_STORAGE_PREPARE, c->id);
+	_cleanup_(berth_ctr_maps_finish) struct berth_ctr_maps maps = {0};
 
+	if (berth_container_maps(c, &maps, ret_err) < 0)
+		return berth_error_wrap(ret_err, "container %s", c->id);
+	berth_ctr_maps_give(&maps, &args);
 	if (berth_call_run(call, &args, &res, ret_err) < 0)
 		return berth_error_wrap(ret_err, "container %s: its root file system", c->id);
 	berth_fault("ctr-prepare-after");
-	if (berth_mount_apply(&res, rootfs, ret_err) < 0)
+	if (berth_ctr_mount(c, &maps, &res, rootfs, ret_err) < 0)
 		return berth_error_wrap(
 		        ret_err, "container %s: mounting its root file system", c->id);
 	berth_fault("ctr-mount-after");
@@ -97,7 +101,9 @@ static int write_spec(struct berth_container *c, const json_t *image_config, con
         const char *rootfs, struct berth_error **ret_err)
 {
 	struct berth_pod *p = c->pod;
-	_cleanup_free_ char *net = NULL, *ipc = NULL, *uts = NULL, *pid = NULL;
+	_cleanup_free_ char *net = NULL, *ipc = NULL, *uts = NULL, *pid = NULL, *user = NULL;
+	_cleanup_free_ char *sys = NULL;
+	const Runtime__V1__UserNamespace *u = berth_pod_userns(p->config);
 	_cleanup_free_ char *dir = berth_pod_dir(p);
 	_cleanup_free_ char *hostname = berth_path(dir, "hostname", NULL);
 	_cleanup_free_ char *resolv = berth_path(dir, "resolv.conf", NULL);
@@ -110,8 +116,12 @@ static int write_spec(struct berth_container *c, const json_t *image_config, con
 	pinned(p, "net", &net);
 	pinned(p, "uts", &uts);
 	pinned(p, "pid", &pid);
+	pinned(p, "user", &user);
 	bool own_ipc = pinned(p, "ipc", &ipc);
 	const char *parent = p->config->linux ? p->config->linux->cgroup_parent : NULL;
+	/* sysfs shows a network namespace, and belongs to whose that is. */
+	if (u && p->host_network && berth_container_stage_sys(c, &sys, ret_err) < 0)
+		return berth_error_wrap(ret_err, "container %s", c->id);
 	struct berth_spec_in in = {
 	        .config = c->config,
 	        .pod_config = p->config,
@@ -125,7 +135,10 @@ static int write_spec(struct berth_container *c, const json_t *image_config, con
 	        .handler_rro = p->handler && p->handler->rro,
 	        .stage = berth_container_stage,
 	        .stage_arg = c,
-	        .ns = {.net = net, .ipc = ipc, .uts = uts, .pid = pid},
+	        .ns = {.net = net, .ipc = ipc, .uts = uts, .pid = pid, .user = user},
+	        .root_uid = u ? u->uids[0]->host_id : 0,
+	        .root_gid = u ? u->gids[0]->host_id : 0,
+	        .sys_path = sys,
 	        .target_pid = target_pid(c),
 	        .hostname = p->hostname,
 	        .hostname_path = hostname,

@@ -80,7 +80,8 @@ void berth_containers_drop(struct berth_container *c);
 struct berth_container *berth_container_find(
         struct berth_daemon *d, const char *id, struct berth_error **ret_err);
 
-/* [any] caller frees */
+/* [any] caller frees. stage_dir: for mounts that berth makes itself. */
+char *berth_container_stage_dir(const struct berth_container *c);
 char *berth_container_dir(const struct berth_container *c);
 char *berth_container_bundle(const struct berth_container *c);
 
@@ -96,6 +97,27 @@ int berth_container_build(struct berth_container *c, struct berth_error **ret_er
 int berth_container_destroy(
         struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;
 
+/* idmap.c, [worker]: how a container's owners are mapped; all zero where they are not. */
+struct berth_ctr_maps {
+	bool mapped;
+	int userns_fd;
+	struct berth_idmap *uids, *gids;
+	uint32_t n_uids, n_gids;
+};
+int berth_container_maps(const struct berth_container *c, struct berth_ctr_maps *ret,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+void berth_ctr_maps_finish(struct berth_ctr_maps *m);
+/* For an op of the storage driver; borrowed. */
+void berth_ctr_maps_give(const struct berth_ctr_maps *m, struct berth_snap_args *args);
+/* berth_mount_apply(), with owners mapped where they are. */
+int berth_ctr_mount(const struct berth_container *c, const struct berth_ctr_maps *m,
+        const struct berth_mounts_result *res, const char *target,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* The user namespace that maps owners as mounts[i] wants it; -1 in *ret where it wants none. The fd
+ * is the caller's. */
+int berth_container_mount_userns(const struct berth_container *c, size_t i, int *ret,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+
 /* volumes.c: the images that the request's mounts name. NOT_FOUND where one is not here. */
 int berth_container_resolve_volumes(
         struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;
@@ -107,6 +129,9 @@ bool berth_container_uses_layer(const struct berth_container *c, const char *cha
 /* [worker] berth_spec_in.stage; arg: the container. */
 int berth_container_stage(void *arg, size_t i, const char *source, uint64_t propagation, char **ret,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* [worker] The host's /sys, read-only. *ret: where; the caller frees. */
+int berth_container_stage_sys(
+        struct berth_container *c, char **ret, struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* [worker] Releases all of it; idempotent. */
 int berth_container_unstage(
         struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -77,7 +78,7 @@ bool berth_container_uses_layer(const struct berth_container *c, const char *cha
 
 /* ---- how they are mounted ---- */
 
-static char *stage_dir(const struct berth_container *c)
+char *berth_container_stage_dir(const struct berth_container *c)
 {
 	return berth_path(c->d->config->run, "containers", c->id, "mounts", NULL);
 }
@@ -96,13 +97,17 @@ static int mount_view(struct berth_container *c, const struct berth_ctr_volume *
 	_cleanup_(berth_call_freep) struct berth_call *call =
 	        berth_call_new(c->d->storage, BERTH_OP_STORAGE_VIEW, key);
 
+	_cleanup_(berth_ctr_maps_finish) struct berth_ctr_maps maps = {0};
+	if (berth_container_maps(c, &maps, ret_err) < 0)
+		return -1;
+	berth_ctr_maps_give(&maps, &args);
 	int r = berth_mkdir_p(target, 0711);
 	if (r < 0)
 		return berth_error_errno(ret_err, r, "%s", target);
 	if (berth_call_run(call, &args, &res, ret_err) < 0)
 		return -1;
 	berth_fault("ctr-volume-viewed");
-	if (berth_mount_apply(&res, target, ret_err) < 0)
+	if (berth_ctr_mount(c, &maps, &res, target, ret_err) < 0)
 		return -1;
 	berth_fault("ctr-volume-mounted");
 	return 0;
@@ -146,17 +151,20 @@ static int stage_image(struct berth_container *c, const struct berth_ctr_volume 
 	return 0;
 }
 
-static int stage_tree(const Runtime__V1__Mount *m, const char *source, uint64_t propagation,
+static int stage_tree(struct berth_container *c, size_t i, const char *source, uint64_t propagation,
         const char *target, char **ret, struct berth_error **ret_err)
 {
-	const struct berth_stage how = {.rec = true,
-	        .readonly = m->recursive_read_only,
-	        .userns_fd = -1,
-	        .propagation = propagation};
+	_cleanup_close_ int userns = -1;
 	_cleanup_close_ int fd = open(source, O_PATH | O_CLOEXEC);
 
 	if (fd < 0)
 		return berth_error_errno(ret_err, errno, "%s", source);
+	if (berth_container_mount_userns(c, i, &userns, ret_err) < 0)
+		return -1;
+	const struct berth_stage how = {.rec = true,
+	        .readonly = c->config->mounts[i]->recursive_read_only,
+	        .userns_fd = userns,
+	        .propagation = propagation};
 	if (berth_mount_stage(fd, source, target, &how, ret_err) < 0)
 		return -1;
 	*ret = berth_strdup(target);
@@ -168,21 +176,39 @@ int berth_container_stage(void *arg, size_t i, const char *source, uint64_t prop
 {
 	struct berth_container *c = arg;
 	const struct berth_ctr_volume *v = berth_container_volume(c, i);
-	_cleanup_free_ char *dir = stage_dir(c);
+	_cleanup_free_ char *dir = berth_container_stage_dir(c);
 	_cleanup_free_ char *target = berth_asprintf("%s/%zu", dir, i);
 
 	if (berth_mount_stage_dir(dir, ret_err) < 0)
 		return -1;
 	int r = v ? stage_image(c, v, target, ret, ret_err)
-	          : stage_tree(c->config->mounts[i], source, propagation, target, ret, ret_err);
+	          : stage_tree(c, i, source, propagation, target, ret, ret_err);
 	berth_fault("ctr-staged");
 	return r;
 }
 
+int berth_container_stage_sys(struct berth_container *c, char **ret, struct berth_error **ret_err)
+{
+	const struct berth_stage how = {
+	        .rec = true, .readonly = true, .userns_fd = -1, .propagation = MS_PRIVATE};
+	_cleanup_free_ char *dir = berth_container_stage_dir(c);
+	_cleanup_free_ char *target = berth_path(dir, "sys", NULL);
+	_cleanup_close_ int fd = open("/sys", O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return berth_error_errno(ret_err, errno, "/sys");
+	if (berth_mount_stage_dir(dir, ret_err) < 0 ||
+	        berth_mount_stage(fd, "/sys", target, &how, ret_err) < 0)
+		return -1;
+	*ret = berth_take(target);
+	return 0;
+}
+
 int berth_container_unstage(struct berth_container *c, struct berth_error **ret_err)
 {
-	_cleanup_free_ char *dir = stage_dir(c);
+	_cleanup_free_ char *dir = berth_container_dir(c);
 
+	/* And layers that were attached while they were composed. */
 	if (berth_umount_tree(dir, true, ret_err) < 0)
 		return -1;
 	berth_fault("ctr-unstaged");

@@ -246,6 +246,12 @@ static void fill_mounts(
 			m->image = volume_spec(a, c, v);
 			m->image_sub_path = c->config->mounts[v->mount]->image_sub_path;
 		}
+		if (i < c->config->n_mounts) {
+			m->uidmappings = c->config->mounts[i]->uidmappings;
+			m->n_uidmappings = c->config->mounts[i]->n_uidmappings;
+			m->gidmappings = c->config->mounts[i]->gidmappings;
+			m->n_gidmappings = c->config->mounts[i]->n_gidmappings;
+		}
 		s->mounts[s->n_mounts++] = m;
 	}
 }

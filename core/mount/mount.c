@@ -13,6 +13,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "mount/idmap.h"
 #include "mount/options.h"
 #include "mount/overlay.h"
 
@@ -198,21 +199,62 @@ static int apply_short(const struct mount_plan *p, const char *target, struct be
 	return 0;
 }
 
-static int apply_one(const struct berth_mount *m, const char *target, struct berth_error **ret_err)
+static int attach_at(const struct berth_mount *m, int fd, const char *target, bool sub,
+        struct berth_error **ret_err)
+{
+	return sub ? attach_beneath(fd, target, m->target, ret_err)
+	           : berth_mount_attach(fd, target, ret_err);
+}
+
+static int apply_attached(const struct berth_mount *m, const struct mount_plan *p,
+        const char *target, bool sub, struct berth_error **ret_err)
+{
+	/* An overlay that is given in one string is better mounted where it belongs at once. */
+	if (!sub && needs_short_names(m, p))
+		return apply_short(p, target, ret_err);
+	_cleanup_close_ int fd = open_one(m, p, false, ret_err);
+	return fd < 0 ? -1 : attach_at(m, fd, target, sub, ret_err);
+}
+
+/* Not every kernel that maps owners takes layers that are attached nowhere: those are attached for
+ * the while. */
+static int apply_mapped_overlay(const struct berth_mount *m, struct mount_plan *p,
+        const struct mount_map *map, const char *target, bool sub, struct berth_error **ret_err)
+{
+	_cleanup_(mount_lowers_finish) struct mount_lowers lowers = {0};
+
+	if (mount_lowers_map(&lowers, p, map, ret_err) < 0)
+		return -1;
+	if (!needs_short_names(m, p)) {
+		_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+		_cleanup_close_ int fd = open_fs(m, p, false, &err);
+		if (fd >= 0)
+			return attach_at(m, fd, target, sub, ret_err);
+		if (err->code != BERTH_INVALID_ARGUMENT)
+			return berth_error_move(ret_err, &err);
+	}
+	if (mount_lowers_attach(&lowers, p, map, ret_err) < 0)
+		return -1;
+	return apply_attached(m, p, target, sub, ret_err);
+}
+
+static int apply_one(const struct berth_mount *m, const char *target, const struct mount_map *map,
+        struct berth_error **ret_err)
 {
 	_cleanup_(mount_plan_finish) struct mount_plan p = {0};
 	bool sub = m->target && *m->target && strcmp(m->target, "/") != 0;
 
 	if (mount_plan_init(&p, m, ret_err) < 0)
 		return -1;
-	/* An overlay that is given in one string is better mounted where it belongs at once. */
-	if (!sub && needs_short_names(m, &p))
-		return apply_short(&p, target, ret_err);
+	if (!map)
+		return apply_attached(m, &p, target, sub, ret_err);
+	if (!p.bind && strcmp(m->type, "overlay") == 0)
+		return apply_mapped_overlay(m, &p, map, target, sub, ret_err);
 	_cleanup_close_ int fd = open_one(m, &p, false, ret_err);
-	if (fd < 0)
+	if (fd < 0 || mount_map_fd(fd, p.rec, map->userns_fd, m->source ? m->source : m->type,
+	                      ret_err) < 0)
 		return -1;
-	return sub ? attach_beneath(fd, target, m->target, ret_err)
-	           : berth_mount_attach(fd, target, ret_err);
+	return attach_at(m, fd, target, sub, ret_err);
 }
 
 static int check_count(const struct berth_mounts_result *m, struct berth_error **ret_err)
@@ -234,18 +276,31 @@ static void undo(const struct berth_mounts_result *m, uint32_t done, const char 
 	}
 }
 
-int berth_mount_apply(
-        const struct berth_mounts_result *m, const char *target, struct berth_error **ret_err)
+static int apply_all(const struct berth_mounts_result *m, const char *target,
+        const struct mount_map *map, struct berth_error **ret_err)
 {
 	if (check_count(m, ret_err) < 0)
 		return -1;
 	for (uint32_t i = 0; i < m->n; i++) {
-		if (apply_one(m->mounts[i], target, ret_err) < 0) {
+		if (apply_one(m->mounts[i], target, map, ret_err) < 0) {
 			undo(m, i, target);
 			return -1;
 		}
 	}
 	return 0;
+}
+
+int berth_mount_apply(
+        const struct berth_mounts_result *m, const char *target, struct berth_error **ret_err)
+{
+	return apply_all(m, target, NULL, ret_err);
+}
+
+int berth_mount_apply_mapped(const struct berth_mounts_result *m, const char *target, int userns_fd,
+        const char *scratch, struct berth_error **ret_err)
+{
+	const struct mount_map map = {userns_fd, scratch};
+	return apply_all(m, target, &map, ret_err);
 }
 
 int berth_mount_clone(

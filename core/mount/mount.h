@@ -31,10 +31,17 @@
  * in order; a driver that describes nothing wants nothing mounted. On failure nothing stays. */
 int berth_mount_apply(const struct berth_mounts_result *m, const char *target,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
-/* The same for a description of one mount, attached nowhere: an fd for files beneath it, or for
- * berth_mount_attach(). The mount ends with the last fd unless it was attached. Set nodev, nosuid
- * and noexec where `restricted`: for a process that must not gain anything from what lies there.
- * Returns the fd (owned by the caller) or -1. */
+/* The same, with owners as the user namespace maps them: of an overlay the layers below, of which
+ * the upper directory is none (what is written there has the mapped owners on the disk, too); of
+ * anything else all. FAILED_PRECONDITION where a file system cannot. `scratch` is a path for a
+ * directory that may be made and is gone afterwards; what a crash leaves there is
+ * berth_umount_tree()'s. */
+int berth_mount_apply_mapped(const struct berth_mounts_result *m, const char *target, int userns_fd,
+        const char *scratch, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* As berth_mount_apply() for a description of one mount, attached nowhere: an fd for files beneath
+ * it, or for berth_mount_attach(). The mount ends with the last fd unless it was attached. Set
+ * nodev, nosuid and noexec where `restricted`: for a process that must not gain anything from what
+ * lies there. Returns the fd (owned by the caller) or -1. */
 int berth_mount_clone(const struct berth_mounts_result *m, bool restricted,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* A clone of the directory `path`, without the mounts beneath it. */

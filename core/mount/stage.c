@@ -9,6 +9,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "mount/idmap.h"
 #include "mount/mount.h"
 
 int berth_mount_stage_dir(const char *dir, struct berth_error **ret_err)
@@ -47,26 +48,6 @@ static int make_target(int fd, const char *what, const char *target, struct bert
 	return r < 0 ? berth_error_errno(ret_err, r, "%s: make %s for it", what, target) : 0;
 }
 
-static int set_idmap(
-        int fd, const char *what, const struct berth_stage *s, struct berth_error **ret_err)
-{
-	struct mount_attr a = {
-	        .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)(unsigned int)s->userns_fd};
-
-	if (s->rec && mount_setattr(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &a, sizeof(a)) == 0)
-		return 0;
-	/* What is mounted beneath may be of a kind that cannot be mapped, /proc for one. It stays
-	 * as it is, as OCI runtimes leave it. */
-	if (mount_setattr(fd, "", AT_EMPTY_PATH, &a, sizeof(a)) == 0)
-		return 0;
-	int e = errno;
-	return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
-	        "%s: its owners cannot be mapped: %s", what,
-	        e == EINVAL  ? "the kernel does not map ids on this file system"
-	        : e == EPERM ? "it is mapped already, or the kernel refuses it"
-	                     : strerror(e));
-}
-
 int berth_mount_stage(int fd, const char *what, const char *target, const struct berth_stage *s,
         struct berth_error **ret_err)
 {
@@ -75,7 +56,7 @@ int berth_mount_stage(int fd, const char *what, const char *target, const struct
 
 	if (clone < 0)
 		return berth_error_errno(ret_err, errno, "%s: clone its mount", what);
-	if (s->userns_fd >= 0 && set_idmap(clone, what, s, ret_err) < 0)
+	if (s->userns_fd >= 0 && mount_map_fd(clone, s->rec, s->userns_fd, what, ret_err) < 0)
 		return -1;
 	struct mount_attr a = {
 	        .attr_set = s->readonly ? MOUNT_ATTR_RDONLY : 0, .propagation = s->propagation};

@@ -104,6 +104,8 @@ static int open_ends(const struct berth_run *spec, struct ends *e)
 		int fds[2];
 		if (pipe2(fds, O_CLOEXEC) < 0)
 			return -errno;
+		/* As the monitor's: /dev/stdout may be opened by one to whom we are nobody. */
+		(void)fchmod(fds[0], 0666);
 		e->child[i] = fds[i == 0 ? 0 : 1];
 		e->ours[i] = fds[i == 0 ? 1 : 0];
 	}

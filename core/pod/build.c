@@ -15,6 +15,7 @@
 #include "monitor/host.h"
 #include "mount/mount.h"
 #include "pod/pod.h"
+#include "pod/userns.h"
 #include "spec/podfiles.h"
 
 #define NS_TIMEOUT_MS 30000
@@ -53,6 +54,11 @@ static int pin_namespaces(struct berth_pod *p, struct berth_error **ret_err)
 		_cleanup_free_ char *pin = berth_asprintf("%s=%s/%s", kinds[i], dir, kinds[i]);
 		argv = berth_strv_append(argv, "--pin");
 		argv = berth_strv_append(argv, pin);
+	}
+	const Runtime__V1__UserNamespace *u = berth_pod_userns(p->config);
+	if (u) {
+		_cleanup_free_ char *path = berth_pod_ns_path(p, "user");
+		argv = berth_userns_args(argv, path, u->uids, u->n_uids, u->gids, u->n_gids);
 	}
 	if (!p->host_network) {
 		argv = berth_strv_append(argv, "--hostname");
@@ -246,6 +252,20 @@ static int make_shm(struct berth_pod *p, const char *dir, struct berth_error **r
 	return berth_mount_tmpfs(shm, shm_bytes(p), 01777, NULL, ret_err);
 }
 
+/* What a pod has for itself belongs to its own root. */
+static int give_to_root(struct berth_pod *p, const char *dir, struct berth_error **ret_err)
+{
+	static const char *const names[] = {"hostname", "resolv.conf", "hosts", "shm"};
+	const Runtime__V1__UserNamespace *u = berth_pod_userns(p->config);
+
+	for (size_t i = 0; u && i < BERTH_ARRAY_LEN(names); i++) {
+		_cleanup_free_ char *path = berth_path(dir, names[i], NULL);
+		if (lchown(path, u->uids[0]->host_id, u->gids[0]->host_id) < 0 && errno != ENOENT)
+			return berth_error_errno(ret_err, errno, "%s", path);
+	}
+	return 0;
+}
+
 static int make_log_dir(struct berth_pod *p, struct berth_error **ret_err)
 {
 	const char *dir = p->config->log_directory;
@@ -264,7 +284,7 @@ static int start_init(struct berth_pod *p, const char *dir, struct berth_error *
 	_cleanup_free_ char *pid_ns = berth_pod_ns_path(p, "pid");
 	_cleanup_free_ char *pin = berth_asprintf("pid=%s", pid_ns);
 	char **argv = NULL;
-	static const char *const kinds[] = {"net", "uts", "ipc"};
+	static const char *const kinds[] = {"net", "uts", "ipc", "user"};
 
 	argv = berth_strv_append(argv, helper);
 	argv = berth_strv_append(argv, "--pod-pid");
@@ -319,6 +339,8 @@ static int build(struct berth_pod *p, struct berth_error **ret_err)
 {
 	_cleanup_free_ char *dir = berth_pod_dir(p);
 
+	if (berth_pod_userns(p->config) && berth_userns_check(p->d, p->handler, ret_err) < 0)
+		return berth_error_wrap(ret_err, "pod sandbox %s", p->id);
 	p->created_ns = berth_realtime_ns();
 	p->shared_pid = berth_pod_pid_mode(p->config) == RUNTIME__V1__NAMESPACE_MODE__POD;
 	berth_fault("pod-intent-before");
@@ -335,6 +357,8 @@ static int build(struct berth_pod *p, struct berth_error **ret_err)
 	            (const char *const *)(void *)p->ips, berth_strv_len(p->ips), ret_err) < 0)
 		return -1;
 	berth_fault("pod-files-after");
+	if (give_to_root(p, dir, ret_err) < 0)
+		return -1;
 	if (start_init(p, dir, ret_err) < 0)
 		return -1;
 	berth_fault("pod-init-after");
@@ -377,7 +401,7 @@ int berth_pod_release(struct berth_pod *p, struct berth_error **ret_err)
 	_cleanup_free_ char *dir = berth_pod_dir(p);
 	_cleanup_free_ char *shm = berth_path(dir, "shm", NULL);
 	_cleanup_free_ char *ns_dir = berth_path(p->d->config->run, "ns", p->id, NULL);
-	static const char *const kinds[] = {"pid", "net", "uts", "ipc"};
+	static const char *const kinds[] = {"pid", "net", "uts", "ipc", "user"};
 
 	if (runtime_sandbox(p, BERTH_OP_RUNTIME_SANDBOX_REMOVE, &err) < 0)
 		note(&first, berth_take(err));

@@ -63,7 +63,7 @@ struct berth_pod *berth_pod_find(
 
 /* ---- paths; [any], caller frees ---- */
 char *berth_pod_dir(const struct berth_pod *p);
-/* kind: "net", "ipc", "uts", "pid" */
+/* kind: "net", "ipc", "uts", "user", "pid" */
 char *berth_pod_ns_path(const struct berth_pod *p, const char *kind);
 
 /* ---- the record; [worker] ---- */

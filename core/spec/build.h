@@ -11,6 +11,7 @@
 #define BERTH_LIMIT_SPEC_STRINGS 65536 /* arguments, variables */
 #define BERTH_LIMIT_SPEC_STRING (2 * 1024 * 1024)
 #define BERTH_LIMIT_SPEC_MOUNTS 4096
+#define BERTH_LIMIT_SPEC_RANGES 340   /* of mapped ids: the kernel's own */
 #define BERTH_LIMIT_SPEC_DEVICES 8192 /* after the expansion of directories */
 #define BERTH_LIMIT_SPEC_GROUPS 65536 /* the kernel's NGROUPS_MAX */
 #define BERTH_LIMIT_SPEC_PASSWD (4 * 1024 * 1024)
@@ -56,8 +57,9 @@ json_t *spec_paths(const char *field, char *const *paths, size_t n, struct berth
 char *spec_clean_path(const char *path);
 bool spec_is_set(const char *s); /* neither NULL nor empty */
 
-/* inroot.c: mkdir -p (0755) inside a root file system that its image controls: links are resolved
- * in the root and nothing outside is touched. `path` is clean. Negative errno. */
-int spec_mkdir_in_root(int rootfd, const char *path);
+/* inroot.c: mkdir -p (0755) inside the root file system, which its image controls: links are
+ * resolved in the root and nothing outside is touched. What is made belongs to the container's
+ * root. `path` is clean. Negative errno. */
+int spec_mkdir_in_root(const struct spec_build *b, const char *path);
 
 #endif

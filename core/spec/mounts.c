@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "mount/mount.h"
 #include "spec/build.h"
+#include "spec/podfiles.h"
 
 /* One mount on its way into config.mounts. */
 struct item {
@@ -92,13 +93,15 @@ static void add_defaults(struct spec_build *b, struct list *l)
 	_cleanup_free_ char *file = berth_asprintf(
 	        "bind,rprivate,nosuid,nodev,noexec,%s", b->sec->readonly_rootfs ? "ro" : "rw");
 	const char *shm = in->shm_path ? in->shm_path : b->host_ipc ? "/dev/shm" : NULL;
+	_cleanup_free_ char *sys_bind = berth_asprintf("rbind,rprivate,nosuid,noexec,nodev,%s", rw);
 	const struct fixed own[] = {
 	        {"/proc", "proc", "proc", "nosuid,noexec,nodev"},
 	        {"/dev", "tmpfs", "tmpfs", "nosuid,strictatime,mode=755,size=65536k"},
 	        {"/dev/pts", "devpts", "devpts",
 	                "nosuid,noexec,newinstance,ptmxmode=0666,mode=0620,gid=5"},
 	        {"/dev/mqueue", "mqueue", "mqueue", "nosuid,noexec,nodev"},
-	        {"/sys", "sysfs", "sysfs", sysfs},
+	        {"/sys", in->sys_path ? "bind" : "sysfs", in->sys_path ? in->sys_path : "sysfs",
+	                in->sys_path ? sys_bind : sysfs},
 	        {"/sys/fs/cgroup", "cgroup", "cgroup", cgroup},
 	        {"/dev/shm", shm ? "bind" : "tmpfs", shm ? shm : "shm",
 	                shm ? "rbind,rprivate,nosuid,noexec,nodev,rw"
@@ -190,31 +193,52 @@ static bool is_image(const Runtime__V1__Mount *m)
 	return m->image && spec_is_set(m->image->image);
 }
 
-static int check_image(const char *field, const Runtime__V1__Mount *m, struct berth_error **ret_err)
+static int check_image(struct spec_build *b, const char *field, const Runtime__V1__Mount *m,
+        struct berth_error **ret_err)
 {
 	const char *why = spec_is_set(m->host_path) ? "host_path is set, too"
 	                  : !m->readonly ? "it is not readonly, and images are never written"
 	                  : m->propagation != RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_PRIVATE
 	                          ? "its propagation is not PRIVATE"
+	                  : m->n_uidmappings && !berth_pod_userns(b->in->pod_config)
+	                          ? "its owners are mapped, and the pod's are not"
 	                          : NULL;
 	return why ? berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 	                     "ImageVolumeMountFailed: %s: image: %s", field, why)
 	           : 0;
 }
 
-static int check_kind(const char *field, const Runtime__V1__Mount *m, struct berth_error **ret_err)
+static int check_ranges(const char *field, const char *which, Runtime__V1__IDMapping *const *v,
+        size_t n, struct berth_error **ret_err)
+{
+	if (n > BERTH_LIMIT_SPEC_RANGES)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "%s: %s: more than %d ranges", field, which, BERTH_LIMIT_SPEC_RANGES);
+	for (size_t i = 0; i < n; i++)
+		if (v[i]->length == 0 || v[i]->host_id > UINT32_MAX - v[i]->length ||
+		        v[i]->container_id > UINT32_MAX - v[i]->length)
+			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+			        "%s: %s[%zu]: the range is empty or ends beyond the last id", field,
+			        which, i);
+	return 0;
+}
+
+static int check_kind(struct spec_build *b, const char *field, const Runtime__V1__Mount *m,
+        struct berth_error **ret_err)
 {
 	bool image = is_image(m);
 
 	if (spec_is_set(m->image_sub_path) && !image)
 		return berth_error_set(
 		        ret_err, BERTH_INVALID_ARGUMENT, "%s: image_sub_path without image", field);
-	if (image && check_image(field, m, ret_err) < 0)
+	if (image && check_image(b, field, m, ret_err) < 0)
 		return -1;
-	if (m->n_uidmappings || m->n_gidmappings)
-		return berth_error_set(ret_err, BERTH_UNIMPLEMENTED,
-		        "%s: uidMappings, gidMappings: id-mapped mounts are not implemented",
-		        field);
+	if (check_ranges(field, "uidMappings", m->uidmappings, m->n_uidmappings, ret_err) < 0 ||
+	        check_ranges(field, "gidMappings", m->gidmappings, m->n_gidmappings, ret_err) < 0)
+		return -1;
+	if (!m->n_uidmappings != !m->n_gidmappings)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "%s: uidMappings and gidMappings go together", field);
 	bool bad_dest = m->container_path[0] != '/';
 	if (bad_dest || (!image && m->host_path[0] != '/'))
 		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
@@ -288,7 +312,7 @@ static int find_source(struct spec_build *b, size_t i, const char *field, struct
 	if (resolve_source(field, m->host_path, &f->source, ret_err) < 0 ||
 	        propagation(b, field, m, f->source, &f->propagation, ret_err) < 0)
 		return -1;
-	if (m->recursive_read_only && !b->in->handler_rro)
+	if (m->n_uidmappings || (m->recursive_read_only && !b->in->handler_rro))
 		return stage(b, i, field, f, ret_err);
 	return 0;
 }
@@ -298,7 +322,7 @@ static int add_request(struct spec_build *b, struct list *l, size_t i, struct be
 	const Runtime__V1__Mount *m = b->c->mounts[i];
 	_cleanup_free_ char *field = berth_asprintf("mounts[%zu]", i);
 
-	if (check_kind(field, m, ret_err) < 0 || check_rro(b, field, m, ret_err) < 0)
+	if (check_kind(b, field, m, ret_err) < 0 || check_rro(b, field, m, ret_err) < 0)
 		return -1;
 	_cleanup_free_ char *dest = spec_clean_path(m->container_path);
 	if (strcmp(dest, "/") == 0)

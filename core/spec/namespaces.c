@@ -82,6 +82,54 @@ static int pid(struct spec_build *b, json_t *list, struct berth_error **ret_err)
 	        "namespace_options.pid: mode %d is unknown", (int)b->ns->pid);
 }
 
+static bool same_ranges(
+        Runtime__V1__IDMapping *const *a, size_t n_a, Runtime__V1__IDMapping *const *b, size_t n_b)
+{
+	for (size_t i = 0; n_a == n_b && i < n_a; i++)
+		if (a[i]->container_id != b[i]->container_id || a[i]->host_id != b[i]->host_id ||
+		        a[i]->length != b[i]->length)
+			return false;
+	return n_a == n_b;
+}
+
+static json_t *ranges(Runtime__V1__IDMapping *const *v, size_t n)
+{
+	json_t *list = json_array();
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(
+		        list, json_pack("{s:I,s:I,s:I}", "containerID",
+		                      (json_int_t)v[i]->container_id, "hostID",
+		                      (json_int_t)v[i]->host_id, "size", (json_int_t)v[i]->length));
+	return list;
+}
+
+/* The pod's, or the node's. A request that says something about it must say the same. */
+static int user(struct spec_build *b, json_t *list, struct berth_error **ret_err)
+{
+	const Runtime__V1__UserNamespace *pod = berth_pod_userns(b->in->pod_config);
+	const Runtime__V1__UserNamespace *own = b->ns->userns_options;
+	bool said = own &&
+	            (own->mode != RUNTIME__V1__NAMESPACE_MODE__POD || own->n_uids || own->n_gids);
+
+	if (said && own->mode == RUNTIME__V1__NAMESPACE_MODE__NODE ? pod != NULL
+	        : said ? !pod || own->mode != RUNTIME__V1__NAMESPACE_MODE__POD ||
+	                         !same_ranges(own->uids, own->n_uids, pod->uids, pod->n_uids) ||
+	                         !same_ranges(own->gids, own->n_gids, pod->gids, pod->n_gids)
+	               : false)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "namespace_options.userns_options: they are not those of the pod");
+	if (!pod)
+		return 0;
+	if (!b->in->ns.user)
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "namespace_options.userns_options: the pod's user namespace is gone");
+	add(list, "user", b->in->ns.user);
+	/* Runtimes want to be told although they could read it. */
+	json_object_set_new(b->oci_linux, "uidMappings", ranges(pod->uids, pod->n_uids));
+	json_object_set_new(b->oci_linux, "gidMappings", ranges(pod->gids, pod->n_gids));
+	return 0;
+}
+
 int spec_namespaces(struct spec_build *b, struct berth_error **ret_err)
 {
 	const struct berth_spec_in *in = b->in;
@@ -90,12 +138,8 @@ int spec_namespaces(struct spec_build *b, struct berth_error **ret_err)
 	json_t *list = json_array();
 
 	json_object_set_new(b->oci_linux, "namespaces", list);
-	/* POD without mappings is what clients without user namespaces send. */
-	if (b->ns->userns_options &&
-	        (b->ns->userns_options->n_uids || b->ns->userns_options->n_gids))
-		return berth_error_set(ret_err, BERTH_UNIMPLEMENTED,
-		        "namespace_options.userns_options: user namespaces are not implemented");
-	if (pid(b, list, ret_err) < 0 ||
+	/* Before those that it owns. */
+	if (user(b, list, ret_err) < 0 || pid(b, list, ret_err) < 0 ||
 	        pod_level(list, "network", b->ns->network, in->ns.net, pod_host_net, &host_net,
 	                ret_err) < 0 ||
 	        pod_level(list, "ipc", b->ns->ipc, in->ns.ipc, pod_host_ipc, &b->host_ipc,

@@ -50,6 +50,14 @@ bool berth_pod_privileged(const Runtime__V1__PodSandboxConfig *pod)
 	return sec && sec->privileged;
 }
 
+const Runtime__V1__UserNamespace *berth_pod_userns(const Runtime__V1__PodSandboxConfig *pod)
+{
+	const Runtime__V1__NamespaceOption *ns = namespaces(pod);
+	const Runtime__V1__UserNamespace *u = ns ? ns->userns_options : NULL;
+	return u && u->mode == RUNTIME__V1__NAMESPACE_MODE__POD && u->n_uids && u->n_gids ? u
+	                                                                                  : NULL;
+}
+
 char *berth_pod_hostname(const Runtime__V1__PodSandboxConfig *pod, const char *pod_id)
 {
 	char node[HOSTNAME_MAX + 1] = "";

@@ -18,6 +18,9 @@ bool berth_pod_host_network(const Runtime__V1__PodSandboxConfig *pod);
 Runtime__V1__NamespaceMode berth_pod_pid_mode(const Runtime__V1__PodSandboxConfig *pod);
 Runtime__V1__NamespaceMode berth_pod_ipc_mode(const Runtime__V1__PodSandboxConfig *pod);
 bool berth_pod_privileged(const Runtime__V1__PodSandboxConfig *pod);
+/* [any] The pod's own user namespace, with one range of each kind; NULL where it uses the node's.
+ */
+const Runtime__V1__UserNamespace *berth_pod_userns(const Runtime__V1__PodSandboxConfig *pod);
 
 /* [any] The pod's host name: the request's, else the node's for host network, else the pod's id cut
  * to 12 digits. Caller frees. */

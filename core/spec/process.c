@@ -158,7 +158,7 @@ static int set_cwd(struct spec_build *b, struct berth_error **ret_err)
 	_cleanup_free_ char *cwd = spec_clean_path(want);
 	if (spec_set(b->process, "cwd", "working_dir", cwd, BERTH_LIMIT_SPEC_PATH, ret_err) < 0)
 		return -1;
-	int r = spec_mkdir_in_root(b->in->rootfs_fd, cwd);
+	int r = spec_mkdir_in_root(b, cwd);
 	if (r == -ENOTDIR || r == -ELOOP)
 		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 		        "working_dir: \"%.256s\" is not a directory in the image", cwd);
@@ -180,7 +180,7 @@ static int make_volumes(struct spec_build *b, struct berth_error **ret_err)
 		if (!spec_is_set(s) || strlen(s) > BERTH_LIMIT_SPEC_PATH)
 			continue;
 		_cleanup_free_ char *path = spec_clean_path(s);
-		int r = spec_mkdir_in_root(b->in->rootfs_fd, path);
+		int r = spec_mkdir_in_root(b, path);
 		/* A file or a device may be named as a volume: it is there already. */
 		if (r < 0 && r != -ENOTDIR && r != -ELOOP && r != -EROFS)
 			return berth_error_errno(

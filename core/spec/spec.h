@@ -54,9 +54,12 @@ struct berth_spec_in {
 	/* Pinned namespaces of the pod. NULL: the pod uses the host's (net, ipc, uts) or has none
 	 * (pid: only pods that share one have it). */
 	struct {
-		const char *net, *ipc, *uts, *pid;
+		const char *net, *ipc, *uts, *pid, *user;
 	} ns;
-	pid_t target_pid; /* NamespaceMode TARGET: the target container's init; else 0 */
+	/* Who owns what is made in the root file system: the container's root, on the host. */
+	uint32_t root_uid, root_gid;
+	const char *sys_path; /* a tree to show on /sys, where no sysfs can be mounted; NULL */
+	pid_t target_pid;     /* NamespaceMode TARGET: the target container's init; else 0 */
 
 	const char *hostname; /* effective, for HOSTNAME= */
 	/* The pod's files, mounted on /etc/hostname, /etc/resolv.conf, /etc/hosts and /dev/shm
@@ -98,7 +101,7 @@ struct berth_spec_out {
  * berth_spec_out_finish(); on failure it is untouched and empty. Errors name the container and
  * the field: INVALID_ARGUMENT, NOT_FOUND (a device, a seccomp profile, a user that does not
  * exist), FAILED_PRECONDITION (the host cannot do it: propagation, AppArmor, "RROUnsupported:
- * ..."), UNIMPLEMENTED (id-mapped mounts, user namespaces, CDI devices). Messages about images
+ * ..."), UNIMPLEMENTED (id-mapped mounts, CDI devices). Messages about images
  * begin with "ImageVolumeMountFailed". */
 int berth_spec_container(const struct berth_spec_in *in, struct berth_spec_out *out,
         struct berth_error **ret_err) BERTH_MUST_CHECK;

@@ -198,6 +198,49 @@ static int check_id(const char *what, const char *field, int64_t id, struct bert
 	return 0;
 }
 
+/* What clients may ask for: one range from root on, whose end the kernel can count. */
+static int check_range(const char *what, const char *field, Runtime__V1__IDMapping *const *v,
+        size_t n, struct berth_error **ret_err)
+{
+	const char *why = n != 1                    ? "there must be exactly one range"
+	                  : v[0]->container_id != 0 ? "the range does not begin with container id 0"
+	                  : v[0]->length == 0       ? "the range is empty"
+	                  : v[0]->host_id > UINT32_MAX - v[0]->length
+	                          ? "the range ends beyond the last id"
+	                          : NULL;
+	return why ? bad(ret_err, what, field, why) : 0;
+}
+
+static int check_userns(
+        const char *what, const Runtime__V1__NamespaceOption *ns, struct berth_error **ret_err)
+{
+	const Runtime__V1__UserNamespace *u = ns->userns_options;
+
+	if (!u)
+		return 0;
+	if (u->mode != RUNTIME__V1__NAMESPACE_MODE__POD &&
+	        u->mode != RUNTIME__V1__NAMESPACE_MODE__NODE)
+		return bad(ret_err, what, "namespace_options.userns_options",
+		        "mode is neither POD nor NODE");
+	if (u->mode == RUNTIME__V1__NAMESPACE_MODE__NODE && (u->n_uids || u->n_gids))
+		return bad(
+		        ret_err, what, "namespace_options.userns_options", "NODE with id mappings");
+	/* POD without mappings is what clients without user namespaces send. */
+	if (!u->n_uids && !u->n_gids)
+		return 0;
+	if (check_range(what, "namespace_options.userns_options.uids", u->uids, u->n_uids,
+	            ret_err) < 0 ||
+	        check_range(what, "namespace_options.userns_options.gids", u->gids, u->n_gids,
+	                ret_err) < 0)
+		return -1;
+	/* The kernel lets nobody mount what belongs to namespaces that are not his own. */
+	if (ns->pid == RUNTIME__V1__NAMESPACE_MODE__NODE ||
+	        ns->ipc == RUNTIME__V1__NAMESPACE_MODE__NODE)
+		return bad(ret_err, what, "namespace_options.userns_options",
+		        "a user namespace together with the node's processes or IPC");
+	return 0;
+}
+
 static int check_pod_namespaces(
         const char *what, const Runtime__V1__NamespaceOption *ns, struct berth_error **ret_err)
 {
@@ -219,21 +262,7 @@ static int check_pod_namespaces(
 			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 			        "%s: %s: mode %d is not for pods", what, v[i].field,
 			        (int)v[i].mode);
-	const Runtime__V1__UserNamespace *u = ns->userns_options;
-	if (!u)
-		return 0;
-	if (u->mode != RUNTIME__V1__NAMESPACE_MODE__POD &&
-	        u->mode != RUNTIME__V1__NAMESPACE_MODE__NODE)
-		return bad(ret_err, what, "namespace_options.userns_options",
-		        "mode is neither POD nor NODE");
-	if (u->mode == RUNTIME__V1__NAMESPACE_MODE__NODE && (u->n_uids || u->n_gids))
-		return bad(
-		        ret_err, what, "namespace_options.userns_options", "NODE with id mappings");
-	if (u->n_uids || u->n_gids)
-		return berth_error_set(ret_err, BERTH_UNIMPLEMENTED,
-		        "%s: namespace_options.userns_options: user namespaces are not implemented",
-		        what);
-	return 0;
+	return check_userns(what, ns, ret_err);
 }
 
 static int check_pod_linux(const char *what, const Runtime__V1__PodSandboxConfig *pod,

@@ -94,8 +94,10 @@ static char *from_version(struct berth_op *op, const struct runc *r, const char 
 		if (strncmp(line, "spec: ", 6) == 0)
 			spec = line + 6;
 	}
-	json_t *j = json_pack("{s:s, s:s, s:{s:s}}", "ociVersionMin", "1.0.0", "ociVersionMax",
-	        spec, "annotations", "io.berth.runtime.version", first ? first : "unknown");
+	/* User namespaces are part of every version of the OCI runtime specification. */
+	json_t *j = json_pack("{s:s, s:s, s:{s:[s]}, s:{s:s}}", "ociVersionMin", "1.0.0",
+	        "ociVersionMax", spec, "linux", "namespaces", "user", "annotations",
+	        "io.berth.runtime.version", first ? first : "unknown");
 	char *dump = j ? json_dumps(j, JSON_COMPACT) : NULL;
 	char *res = dump ? berth_dup(r->h, op, dump) : NULL;
 	free(dump);

@@ -175,7 +175,7 @@ static berth_status overlay_stop(struct berth_op *op, void *self)
 static const struct berth_plugin plugin = {
         .size = sizeof(plugin),
         .abi_minor = BERTH_ABI_MINOR,
-        .features = BERTH_F_DETACHED_LAYERS | BERTH_F_WHITEOUT_OVERLAY,
+        .features = BERTH_F_DETACHED_LAYERS | BERTH_F_WHITEOUT_OVERLAY | BERTH_F_IDMAP,
         .name = "storage-overlay",
         .version = "0.1",
         .storage = &overlay_ops,

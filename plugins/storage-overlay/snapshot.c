@@ -60,9 +60,11 @@ static berth_status check_args(struct driver *d, struct berth_op *op,
 	if (a->flags & ~(uint32_t)BERTH_SNAP_F_LAYER)
 		return berth_fail(d->host, op, BERTH_E_INVALID, "snapshot '%s': unknown flags 0x%x",
 		        a->key, a->flags);
-	if (a->n_uid_maps || a->n_gid_maps)
-		return berth_fail(d->host, op, BERTH_E_UNIMPLEMENTED,
-		        "snapshot '%s': this driver maps no ids", a->key);
+	if (!a->n_uid_maps != !a->n_gid_maps)
+		return berth_fail(d->host, op, BERTH_E_INVALID,
+		        "snapshot '%s': user ids are mapped and group ids are not, or the other "
+		        "way round",
+		        a->key);
 	if (a->size_limit || a->inode_limit)
 		return berth_fail(d->host, op, BERTH_E_UNIMPLEMENTED,
 		        "snapshot '%s': this driver has no quota", a->key);
@@ -132,8 +134,24 @@ static void unclaim(struct driver *d, struct snap *s)
 	pthread_mutex_unlock(&d->index.lock);
 }
 
-/* The root of an overlay shows owner, mode and times of its upper directory. */
-static int like_parent(struct driver *d, int dirfd, const struct snap *parent)
+/* -EOVERFLOW where no range holds the id. */
+static int map_id(const struct berth_idmap *maps, uint32_t n, uint32_t *id)
+{
+	if (n == 0)
+		return 0;
+	for (uint32_t i = 0; i < n; i++) {
+		if (*id >= maps[i].container_id && *id - maps[i].container_id < maps[i].count) {
+			*id = maps[i].host_id + (*id - maps[i].container_id);
+			return 0;
+		}
+	}
+	return -EOVERFLOW;
+}
+
+/* The root of an overlay shows owner, mode and times of its upper directory. The upper directory
+ * is not mapped as those below it are: what it holds has the mapped owners on the disk. */
+static int like_parent(
+        struct driver *d, int dirfd, const struct snap *parent, const struct berth_snap_args *a)
 {
 	char name[NAME_LIMIT + 1], path[NAME_LIMIT + 8];
 	struct stat st;
@@ -143,6 +161,11 @@ static int like_parent(struct driver *d, int dirfd, const struct snap *parent)
 	if (fstatat(d->layers_fd, path, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
 	struct timespec times[2] = {st.st_atim, st.st_mtim};
+	int r = map_id(a->uid_maps, a->n_uid_maps, &st.st_uid);
+	if (r == 0)
+		r = map_id(a->gid_maps, a->n_gid_maps, &st.st_gid);
+	if (r < 0)
+		return r;
 	if (fchownat(dirfd, "fs", st.st_uid, st.st_gid, AT_SYMLINK_NOFOLLOW) < 0 ||
 	        fchmodat(dirfd, "fs", st.st_mode & 07777, 0) < 0 ||
 	        utimensat(dirfd, "fs", times, AT_SYMLINK_NOFOLLOW) < 0)
@@ -150,7 +173,7 @@ static int like_parent(struct driver *d, int dirfd, const struct snap *parent)
 	return 0;
 }
 
-static int fill_dir(struct driver *d, int fd, const struct snap *s)
+static int fill_dir(struct driver *d, int fd, const struct snap *s, const struct berth_snap_args *a)
 {
 	struct meta m = {.kind = s->kind,
 	        .layer = s->layer,
@@ -168,7 +191,7 @@ static int fill_dir(struct driver *d, int fd, const struct snap *s)
 	if (s->kind == BERTH_SNAP_ACTIVE && !s->layer && s->parent) {
 		if (mkdirat(fd, "work", 0700) < 0)
 			return -errno;
-		int r = like_parent(d, fd, s->parent);
+		int r = like_parent(d, fd, s->parent, a);
 		if (r < 0)
 			return r;
 	}
@@ -188,7 +211,8 @@ static int put(struct driver *d, int from, const char *tmp, int to, const char *
 	return renameat2(from, tmp, to, name, RENAME_NOREPLACE) < 0 ? -errno : 0;
 }
 
-static int make_dir(struct driver *d, const struct snap *s, const char *name)
+static int make_dir(
+        struct driver *d, const struct snap *s, const char *name, const struct berth_snap_args *a)
 {
 	char tmp[32];
 
@@ -197,7 +221,7 @@ static int make_dir(struct driver *d, const struct snap *s, const char *name)
 	if (mkdirat(d->new_fd, tmp, 0711) < 0)
 		return -errno;
 	int fd = openat(d->new_fd, tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	int r = fd < 0 ? -errno : fchmod(fd, 0711) < 0 ? -errno : fill_dir(d, fd, s);
+	int r = fd < 0 ? -errno : fchmod(fd, 0711) < 0 ? -errno : fill_dir(d, fd, s, a);
 	if (fd >= 0)
 		close(fd);
 	if (r == 0)
@@ -236,7 +260,7 @@ static berth_status make(struct driver *d, struct berth_op *op, const struct ber
 		return st;
 
 	/* What is PHASE_MAKING is ours alone, and its parent stays while it has a child. */
-	int r = make_dir(d, s, name);
+	int r = make_dir(d, s, name, a);
 	if (r < 0) {
 		unclaim(d, s);
 		return from_errno(d, op, r, "make it", a->key);

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,6 +14,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -316,6 +318,161 @@ static void overlay_of_250_layers_by_short_names(void **state)
 	assert_string_equal(before, after);
 }
 
+/* A user namespace that maps `count` ids from 0 on to `host`; -1 where none can be made. */
+static int make_userns(unsigned int host, unsigned int count)
+{
+	int go[2], fd = -1;
+	char path[64], map[64];
+
+	if (pipe2(go, O_CLOEXEC) < 0)
+		return -1;
+	pid_t pid = fork();
+	if (pid == 0) {
+		char c = unshare(CLONE_NEWUSER) == 0;
+		_exit(write(go[1], &c, 1) == 1 && pause());
+	}
+	char made = 0;
+	if (pid > 0 && read(go[0], &made, 1) == 1 && made) {
+		snprintf(map, sizeof(map), "0 %u %u", host, count);
+		snprintf(path, sizeof(path), "/proc/%d/uid_map", (int)pid);
+		int r = berth_write_value(path, map);
+		snprintf(path, sizeof(path), "/proc/%d/gid_map", (int)pid);
+		if (r == 0)
+			r = berth_write_value(path, map);
+		snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
+		fd = r == 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+	}
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	close(go[0]);
+	close(go[1]);
+	return fd;
+}
+
+static void assert_owner(const char *name, unsigned int uid)
+{
+	_cleanup_free_ char *p = under(name);
+	struct stat st;
+	assert_int_equal(lstat(p, &st), 0);
+	assert_int_equal(st.st_uid, uid);
+	assert_int_equal(st.st_gid, uid);
+}
+
+static void mapped(const struct berth_mount *m, const char *target, int userns)
+{
+	const struct berth_mount *v[] = {m};
+	const struct berth_mounts_result r = {.size = sizeof(r), .n = 1, .mounts = v};
+	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+	_cleanup_free_ char *t = under(target), *scratch = under("scratch");
+
+	if (berth_mount_apply_mapped(&r, t, userns, scratch, &err) < 0)
+		fail_msg("%s", err->msg);
+	assert_int_equal(access(scratch, F_OK), -1);
+}
+
+static void overlay_with_mapped_layers(int userns)
+{
+	_cleanup_free_ char *lowers = make_layers("mapped", 60);
+	_cleanup_free_ char *up = berth_asprintf("upperdir=%s/mapped-up", dir);
+	_cleanup_free_ char *work = berth_asprintf("workdir=%s/mapped-work", dir);
+	_cleanup_free_ char *upper = under("mapped-up"), *app = under("mapped/app");
+	const char *options[] = {lowers, up, work, "index=off", NULL};
+	const char *read_only[] = {lowers, "ro", NULL};
+	struct berth_mount m = {.size = sizeof(m), .type = "overlay", .options = options};
+
+	make_dir("mapped-up");
+	make_dir("mapped-work");
+	make_dir("mapped");
+	assert_int_equal(chown(upper, 70000, 70000), 0);
+	mapped(&m, "mapped", userns);
+	assert_owner("mapped", 70000);
+	assert_owner("mapped/l0", 70000);
+	assert_owner("mapped/l59", 70000);
+	assert_text("mapped/l59", "59");
+	/* What is copied up keeps whom it belongs to. */
+	make_file("mapped/l0", "changed");
+	assert_owner("mapped/l0", 70000);
+	assert_owner("mapped-up/l0", 70000);
+	make_file("mapped/app", "");
+	assert_int_equal(chown(app, 70000 + 33, 70000 + 33), 0);
+	assert_owner("mapped-up/app", 70033);
+	umount_ok("mapped");
+
+	m.options = read_only;
+	mapped(&m, "mapped", userns);
+	assert_owner("mapped/l30", 70000);
+	umount_ok("mapped");
+	_cleanup_free_ char *rm = berth_asprintf("rm -r '%s'/mapped*", dir);
+	assert_int_equal(system(rm), 0);
+}
+
+static void owners_of_layers_are_mapped(void **state)
+{
+	NEED_ROOT();
+	_cleanup_close_ int userns = make_userns(70000, 65536);
+	_cleanup_close_ int fd = open_tree(AT_FDCWD, dir, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	struct mount_attr a = {
+	        .attr_set = MOUNT_ATTR_IDMAP, .userns_fd = (uint64_t)(unsigned int)userns};
+	/* Not before 6.3. */
+	if (userns < 0 || mount_setattr(fd, "", AT_EMPTY_PATH, &a, sizeof(a)) < 0) {
+		print_message("no mapped owners on this kernel's tmpfs\n");
+		skip();
+	}
+	overlay_with_mapped_layers(userns);
+	berth_mount_force_short_names(true);
+	overlay_with_mapped_layers(userns);
+	berth_mount_force_short_names(false);
+}
+
+static void owners_of_a_tree_are_mapped(void **state)
+{
+	NEED_ROOT();
+	_cleanup_close_ int userns = make_userns(70000, 65536);
+	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+	_cleanup_free_ char *source = under("tree"), *stage = under("stage"),
+	                    *at = under("stage/0"), *proc = under("tree/proc"),
+	                    *file = under("tree/f"), *at1 = under("stage/1"), *copy = under("copy");
+	const struct berth_stage how = {.rec = true, .readonly = true, .userns_fd = userns};
+
+	if (userns < 0)
+		skip();
+	make_dir("tree/proc");
+	make_file("tree/f", "text");
+	/* /proc maps nothing, and keeps nobody from the rest. */
+	assert_int_equal(mount("/proc", proc, NULL, MS_BIND | MS_REC, NULL), 0);
+	assert_int_equal(berth_mount_stage_dir(stage, &err), 0);
+	_cleanup_close_ int fd = open(source, O_PATH | O_CLOEXEC);
+	if (berth_mount_stage(fd, "tree", at, &how, &err) < 0) {
+		print_message("no mapped owners on this kernel's tmpfs: %s\n", err->msg);
+		err = berth_error_free(err);
+	} else {
+		assert_owner("stage/0/f", 70000);
+		assert_owner("stage/0/proc/1", 0);
+		assert_text("stage/0/f", "text");
+		_cleanup_free_ char *no = under("stage/0/no");
+		assert_int_equal(mkdir(no, 0755), -1);
+		assert_int_equal(errno, EROFS);
+	}
+	_cleanup_close_ int pfd = open("/proc", O_PATH | O_CLOEXEC);
+	assert_int_equal(berth_mount_stage(pfd, "/proc", at1, &how, &err), -1);
+	assert_int_equal(err->code, BERTH_FAILED_PRECONDITION);
+	assert_non_null(strstr(err->msg, "/proc"));
+	err = berth_error_free(err);
+	/* A file becomes a file. */
+	const struct berth_stage plain = {.userns_fd = -1};
+	_cleanup_close_ int ffd = open(file, O_PATH | O_CLOEXEC);
+	assert_int_equal(berth_mount_stage(ffd, "f", at1, &plain, &err), 0);
+	assert_text("stage/1", "text");
+	/* None of it is in a copy of what lies above. */
+	make_dir("copy");
+	assert_int_equal(berth_mount_bind(dir, copy, true, false, &err), 0);
+	_cleanup_free_ char *seen = under("copy/stage/1");
+	assert_int_equal(berth_is_mount_point(seen), 0);
+	assert_int_equal(berth_umount_tree(copy, true, &err), 0);
+	assert_int_equal(berth_umount_tree(stage, true, &err), 0);
+	assert_int_equal(berth_umount_tree(proc, true, &err), 0);
+}
+
 static void overlay_takes_paths_over_the_limit_of_a_value(void **state)
 {
 	NEED_ROOT();
@@ -505,6 +662,8 @@ int main(void)
 	        cmocka_unit_test(tmpfs_size_is_a_limit),
 	        cmocka_unit_test(overlay_of_250_layers),
 	        cmocka_unit_test(overlay_of_250_layers_by_short_names),
+	        cmocka_unit_test(owners_of_layers_are_mapped),
+	        cmocka_unit_test(owners_of_a_tree_are_mapped),
 	        cmocka_unit_test(overlay_takes_paths_over_the_limit_of_a_value),
 	        cmocka_unit_test(the_kernels_own_words_are_told),
 	        cmocka_unit_test(many_mounts_are_undone_together),

@@ -401,7 +401,35 @@ static void test_namespaces(void **state)
 	must_build(f);
 	u.uids = maps;
 	u.n_uids = 1;
-	must_fail(f, BERTH_UNIMPLEMENTED, "userns_options");
+	u.gids = maps;
+	u.n_gids = 1;
+	map.host_id = map.length = 1000;
+	must_fail(f, BERTH_INVALID_ARGUMENT, "not those of the pod");
+	Runtime__V1__UserNamespace pod = u;
+	f->pod_ns.userns_options = &pod;
+	must_fail(f, BERTH_FAILED_PRECONDITION, "is gone");
+	f->in.ns.user = "/run/user";
+	must_build(f);
+	assert_string_equal(path_of(f, "user"), "/run/user");
+	assert_int_equal(json_integer_value(fixture_get(f, "linux.uidMappings.0.hostID")), 1000);
+	assert_int_equal(json_integer_value(fixture_get(f, "linux.gidMappings.0.size")), 1000);
+	f->ns.userns_options = NULL;
+	must_build(f);
+	assert_string_equal(path_of(f, "user"), "/run/user");
+	/* The node's is asked for in a pod with its own, other ranges, and the other way round. */
+	Runtime__V1__UserNamespace other = RUNTIME__V1__USER_NAMESPACE__INIT;
+	f->ns.userns_options = &other;
+	must_build(f);
+	other.mode = RUNTIME__V1__NAMESPACE_MODE__NODE;
+	must_fail(f, BERTH_INVALID_ARGUMENT, "not those of the pod");
+	Runtime__V1__IDMapping less = map, *list[] = {&less};
+	less.length = 999;
+	other = pod;
+	other.gids = list;
+	must_fail(f, BERTH_INVALID_ARGUMENT, "not those of the pod");
+	f->in.ns.user = NULL;
+	f->pod_ns.userns_options = NULL;
+	f->ns.userns_options = NULL;
 }
 
 static void test_resources(void **state)

@@ -180,7 +180,17 @@ static void test_bad_mounts(void **state)
 	init_mount(&m, "/x", "/tmp");
 	m.n_uidmappings = 1;
 	m.uidmappings = maps;
-	must_fail(f, BERTH_UNIMPLEMENTED, "uidMappings");
+	must_fail(f, BERTH_INVALID_ARGUMENT, "mounts[0]: uidMappings[0]: the range is empty");
+	map.length = 1;
+	must_fail(f, BERTH_INVALID_ARGUMENT, "go together");
+	m.n_gidmappings = 1;
+	m.gidmappings = maps;
+	must_fail(f, BERTH_UNIMPLEMENTED, "mounts[0]");
+	map.host_id = 0xffffffff;
+	must_fail(f, BERTH_INVALID_ARGUMENT, "last id");
+	map.host_id = 0;
+	m.n_gidmappings = 341;
+	must_fail(f, BERTH_INVALID_ARGUMENT, "more than 340");
 	init_mount(&m, "/x", "");
 	m.image_sub_path = S("etc");
 	must_fail(f, BERTH_INVALID_ARGUMENT, "image_sub_path without image");

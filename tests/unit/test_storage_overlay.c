@@ -319,6 +319,39 @@ static void a_layer_in_use_is_not_removed(void **s)
 	assert_int_equal(entries("layers") + entries("active"), 0);
 }
 
+/* The upper directory begins as what lies below it will look. */
+static void owners_of_the_root_are_mapped(void **s)
+{
+	NEED_ROOT();
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	const struct berth_idmap uids[] = {{100, 5000, 1}, {0, 65536, 50}},
+	                         gids[] = {{0, 131072, 50}};
+	struct stat st;
+
+	make_layer("sha256:base", NULL, "f", "1");
+	_cleanup_free_ char *lower = berth_asprintf("%s/layers/sha256%%3Abase/fs", state);
+	_cleanup_free_ char *upper = berth_asprintf("%s/active/c1/fs", state);
+	assert_int_equal(chown(lower, 7, 8), 0);
+	struct berth_snap_args a = args("c1", "sha256:base", NULL);
+	a.uid_maps = uids;
+	a.n_uid_maps = 2;
+	FAILS(op, ops()->prepare(op, testhost_self(h), &a, &r), BERTH_E_INVALID, "group ids");
+	a.gid_maps = gids;
+	a.n_gid_maps = 1;
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	assert_int_equal(stat(upper, &st), 0);
+	assert_int_equal(st.st_uid, 65543);
+	assert_int_equal(st.st_gid, 131080);
+	assert_int_equal(stat(lower, &st), 0);
+	assert_int_equal(st.st_uid, 7);
+	remove_snap("c1");
+	assert_int_equal(chown(lower, 99, 8), 0);
+	_cleanup_op_ struct berth_op *again = testop_new(h);
+	FAILS(again, ops()->prepare(again, testhost_self(h), &a, &r), BERTH_E_INTERNAL, "c1");
+	assert_int_equal(count(BERTH_SNAP_ACTIVE), 0);
+}
+
 static void bad_arguments_are_named(void **s)
 {
 	NEED_ROOT();
@@ -664,6 +697,7 @@ int main(void)
 	        T(layers_come_in_any_order_and_compose),
 	        T(commit_into_a_taken_name_says_so),
 	        T(a_layer_in_use_is_not_removed),
+	        T(owners_of_the_root_are_mapped),
 	        T(bad_arguments_are_named),
 	        T(many_layers),
 	        T(what_a_crash_leaves_is_cleaned_up),
