@@ -307,6 +307,7 @@ int berth_recover(struct berth_daemon *d, struct berth_error **ret_err)
 	_cleanup_free_ char *containers = berth_path(d->config->run, "containers", NULL);
 	char **ids = ids_in(pods);
 
+	berth_spawned_recover(d->config->run);
 	for (char **id = ids; id && *id; id++)
 		recover_pod(d, *id);
 	berth_strv_free(ids);

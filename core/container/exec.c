@@ -10,7 +10,9 @@
 #include "base/mem.h"
 #include "container/session.h"
 
-/* After the command has ended: how long a process that it left behind may hold the output. */
+/* After the command has ended: its own output is in the pipes by then. How long a process that it
+ * left behind may keep silent, and how long it may go on. */
+#define QUIET_MS 100
 #define DRAIN_MS 1000
 
 struct stream {
@@ -29,7 +31,8 @@ struct berth_exec {
 	size_t total_max;
 	uint64_t timeout_s;
 	struct berth_timer *timeout, *drain;
-	bool begin_over, ended;
+	bool begin_over, ended, moved;
+	uint64_t drain_until;
 	struct berth_error *err;
 	berth_exec_fn fn;
 	void *arg;
@@ -78,6 +81,7 @@ static void on_output(int fd, int events, void *arg)
 		maybe_over(e);
 		return;
 	}
+	e->moved = true;
 	size_t total = e->result.out.len + e->result.err.len;
 	size_t room =
 	        s->to->len < BERTH_LIMIT_EXEC_OUTPUT ? BERTH_LIMIT_EXEC_OUTPUT - s->to->len : 0;
@@ -89,6 +93,13 @@ static void on_output(int fd, int events, void *arg)
 static void drained(void *arg)
 {
 	struct berth_exec *e = arg;
+
+	e->drain = berth_timer_free(e->drain);
+	if (e->moved && berth_now_ns() < e->drain_until) {
+		e->moved = false;
+		e->drain = berth_timer_start(e->c->d->loop, QUIET_MS, drained, e);
+		return;
+	}
 	stream_close(&e->out);
 	stream_close(&e->err_out);
 	maybe_over(e);
@@ -135,8 +146,11 @@ static void ended(const struct berth_exit *exit, void *arg)
 	if (e->c->d->draining && !exit->flags) { /* the daemon's own end: nobody waits any more */
 		stream_close(&e->out);
 		stream_close(&e->err_out);
-	} else if (e->out.fd >= 0 || e->err_out.fd >= 0)
-		e->drain = berth_timer_start(e->c->d->loop, DRAIN_MS, drained, e);
+	} else if (e->out.fd >= 0 || e->err_out.fd >= 0) {
+		e->moved = true;
+		e->drain_until = berth_now_ns() + DRAIN_MS * 1000000ull;
+		e->drain = berth_timer_start(e->c->d->loop, QUIET_MS, drained, e);
+	}
 	maybe_over(e);
 }
 
@@ -153,9 +167,6 @@ static void begun(const struct berth_stdio *io, const struct berth_error *err, v
 		berth_close(io->in_fd);
 		stream_start(e, &e->out, io->out_fd, &e->result.out);
 		stream_start(e, &e->err_out, io->err_fd, &e->result.err);
-		if (e->timeout_s && !e->err)
-			e->timeout = berth_timer_start(
-			        e->c->d->loop, e->timeout_s * 1000u, timed_out, e);
 	}
 	maybe_over(e);
 }
@@ -173,6 +184,8 @@ struct berth_exec *berth_exec_sync(struct berth_container *c, size_t argc, char 
 	e->out.fd = e->err_out.fd = -1;
 	e->fn = fn;
 	e->arg = arg;
+	if (timeout_s)
+		e->timeout = berth_timer_start(c->d->loop, timeout_s * 1000u, timed_out, e);
 	e->session = berth_session_start(c, argc, argv, 0, &ops, e);
 	return e;
 }

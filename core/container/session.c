@@ -26,6 +26,7 @@ struct berth_session {
 	struct berth_exit exit;
 	struct berth_error *err;
 	struct berth_timer *again;
+	struct berth_cancel *cancel; /* of its beginning */
 	bool begun, begin_over, ended, kill, killing;
 	bool busy; /* inside of one of the owner's functions */
 };
@@ -38,6 +39,7 @@ static void session_free(struct berth_session *s)
 {
 	DL_DELETE(s->c->d->sessions->first, s);
 	berth_timer_free(s->again);
+	berth_cancel_unref(s->cancel);
 	berth_error_free(s->err);
 	berth_strv_free(s->argv);
 	berth_container_unref(s->c);
@@ -78,6 +80,8 @@ void berth_session_kill(struct berth_session *s)
 	struct berth_daemon *d = s->c->d;
 
 	s->kill = true;
+	if (!s->begin_over)
+		berth_cancel_set(s->cancel);
 	if (!s->begun || !s->begin_over || s->ended)
 		return; /* killed as soon as it is there */
 	if (!s->again)
@@ -168,6 +172,7 @@ static void begin_work(void *arg)
 		        .flags = s->flags};
 		_cleanup_(berth_call_freep) struct berth_call *call =
 		        berth_call_new(c->pod->handler->instance, BERTH_OP_RUNTIME_EXEC, s->id);
+		berth_call_set_cancel(call, s->cancel);
 		s->io = (struct berth_stdio){
 		        .size = sizeof(s->io), .in_fd = -1, .out_fd = -1, .err_fd = -1};
 		r = berth_call_run(call, &a, &s->io, &err);
@@ -215,6 +220,7 @@ struct berth_session *berth_session_start(struct berth_container *c, size_t argc
 	for (size_t i = 0; i < argc; i++)
 		s->argv = berth_strv_append(s->argv, argv[i]);
 	s->flags = flags;
+	s->cancel = berth_cancel_new();
 	s->ops = ops;
 	s->arg = arg;
 	DL_APPEND(d->sessions->first, s);

@@ -1,6 +1,5 @@
 #include "loop/child.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -14,6 +13,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,6 +31,17 @@ static struct {
 	pid_t *pids;
 	size_t n, cap;
 } registry = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* How orphans ended that the sweeper reaped while somebody expects one: it may have been faster. */
+#define ORPHANS_KEPT 1024
+static struct {
+	struct {
+		pid_t pid;
+		int status;
+	} ended[ORPHANS_KEPT]; /* a ring */
+	size_t n;
+	unsigned int expecting;
+} orphans; /* guarded by the registry's lock */
 
 static struct rlimit first_nofile; /* what berthd was started with */
 static bool have_first_nofile;
@@ -136,6 +147,10 @@ IN_CHILD static int child_main(void *arg)
 	umask(022);
 	if (have_first_nofile)
 		setrlimit(RLIMIT_NOFILE, &first_nofile);
+	if (spec->mark) {
+		struct rlimit mark = {.rlim_cur = spec->mark, .rlim_max = spec->mark};
+		setrlimit(RLIMIT_RTTIME, &mark);
+	}
 	if (chdir(spec->cwd ? spec->cwd : "/") < 0)
 		give_up(s, "changing to its directory");
 	default_signals();
@@ -259,6 +274,63 @@ struct berth_child_watch *berth_child_unwatch(struct berth_child_watch *w)
 	return NULL;
 }
 
+/* ---- grandchildren ---- */
+
+void berth_child_expect(void)
+{
+	pthread_mutex_lock(&registry.lock);
+	orphans.expecting++;
+	pthread_mutex_unlock(&registry.lock);
+}
+
+void berth_child_expect_end(void)
+{
+	pthread_mutex_lock(&registry.lock);
+	if (--orphans.expecting == 0)
+		orphans.n = 0;
+	pthread_mutex_unlock(&registry.lock);
+}
+
+static void orphan_keep(pid_t pid, int status)
+{
+	if (!orphans.expecting)
+		return;
+	orphans.ended[orphans.n % ORPHANS_KEPT].pid = pid;
+	orphans.ended[orphans.n % ORPHANS_KEPT].status = status;
+	orphans.n++;
+}
+
+static bool orphan_find(pid_t pid, int *ret_status)
+{
+	for (size_t i = orphans.n; i > 0 && orphans.n - i < ORPHANS_KEPT; i--) {
+		if (orphans.ended[(i - 1) % ORPHANS_KEPT].pid == pid) {
+			*ret_status = orphans.ended[(i - 1) % ORPHANS_KEPT].status;
+			return true;
+		}
+	}
+	return false;
+}
+
+int berth_child_claim(pid_t pid, int *ret_pidfd, int *ret_status)
+{
+	siginfo_t si = {0};
+	int r = -ECHILD;
+
+	pthread_mutex_lock(&registry.lock);
+	*ret_pidfd = -1;
+	/* Alive or a zombie: as long as it is our child its pid is its own. */
+	if (!registry_has(pid) && waitid(P_PID, (id_t)pid, &si, WEXITED | WNOHANG | WNOWAIT) == 0) {
+		*ret_pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+		r = *ret_pidfd < 0 ? -errno : 0;
+		if (r == 0)
+			registry_add(pid);
+	} else if (orphan_find(pid, ret_status)) {
+		r = 0;
+	}
+	pthread_mutex_unlock(&registry.lock);
+	return r;
+}
+
 /* ---- the sweeper ---- */
 
 #define SWEEP_RETRY_MS 10
@@ -294,6 +366,8 @@ static void sweep(void)
 		bool ours = found && registry_has(si.si_pid);
 		if (found && !ours)
 			found = waitpid(si.si_pid, &status, WNOHANG) == si.si_pid;
+		if (found && !ours)
+			orphan_keep(si.si_pid, status);
 		pthread_mutex_unlock(&registry.lock);
 		if (ours && !sweeper.retry)
 			sweeper.retry =
@@ -342,103 +416,4 @@ void berth_child_finish(void)
 		registry.cap = 0;
 	}
 	pthread_mutex_unlock(&registry.lock);
-}
-
-/* ---- killing a tree ---- */
-
-#define MAX_TREE 65536
-
-struct tree {
-	pid_t *pids;
-	size_t n, cap;
-};
-
-static void tree_add(struct tree *t, pid_t pid)
-{
-	if (t->n == MAX_TREE)
-		return;
-	if (t->n == t->cap) {
-		t->cap = t->cap ? t->cap * 2 : 16;
-		t->pids = berth_reallocarray(t->pids, t->cap, sizeof(*t->pids));
-	}
-	/* A stopped process starts no children, so its list is complete once it was stopped. */
-	kill(pid, SIGSTOP);
-	t->pids[t->n++] = pid;
-}
-
-static void tree_add_listed(struct tree *t, int task_dir, const char *tid)
-{
-	char path[64];
-	snprintf(path, sizeof(path), "%.32s/children", tid);
-	_cleanup_free_ char *text = NULL;
-	if (berth_read_file(task_dir, path, BERTH_MIB(1), &text, NULL) < 0)
-		return;
-	for (char *p = text, *end; *p; p = end) {
-		long child = strtol(p, &end, 10);
-		if (end == p)
-			break;
-		if (child > 0)
-			tree_add(t, (pid_t)child);
-	}
-}
-
-/* Children belong to the thread that forked them: a Go program's are seldom the first one's. */
-static void tree_add_children(struct tree *t, pid_t pid)
-{
-	char path[64];
-	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
-	DIR *d = opendir(path);
-	if (!d)
-		return;
-	for (struct dirent *e; (e = readdir(d));) {
-		if (e->d_name[0] != '.')
-			tree_add_listed(t, dirfd(d), e->d_name);
-	}
-	closedir(d);
-}
-
-static bool tree_has(const struct tree *t, pid_t pid)
-{
-	for (size_t i = 0; i < t->n; i++) {
-		if (t->pids[i] == pid)
-			return true;
-	}
-	return false;
-}
-
-/* Those whose parent has ended: they still are of the session that one of the tree began. */
-static void tree_add_sessions(struct tree *t)
-{
-	DIR *d = opendir("/proc");
-	if (!d)
-		return;
-	for (struct dirent *e; (e = readdir(d));) {
-		pid_t pid = (pid_t)strtol(e->d_name, NULL, 10);
-		pid_t sid = pid > 1 ? getsid(pid) : -1;
-		if (sid > 1 && sid != pid && tree_has(t, sid) && !tree_has(t, pid))
-			tree_add(t, pid);
-	}
-	closedir(d);
-}
-
-void berth_kill_tree(pid_t pid, unsigned int reap_wait_ms)
-{
-	struct tree t = {0};
-	tree_add(&t, pid);
-	size_t looked = 0;
-	do {
-		for (; looked < t.n; looked++)
-			tree_add_children(&t, t.pids[looked]);
-		tree_add_sessions(&t);
-	} while (looked < t.n);
-	for (size_t i = 0; i < t.n; i++)
-		kill(t.pids[i], SIGKILL);
-	/* The descendants are orphans now, and the sweeper's: until it has been there a container
-	 * may still list them. The first one is its owner's to reap. */
-	uint64_t until = berth_now_ns() + reap_wait_ms * 1000000ull;
-	for (size_t i = 1; i < t.n; i++) {
-		while (kill(t.pids[i], 0) == 0 && berth_now_ns() < until)
-			usleep(1000);
-	}
-	free(t.pids);
 }

@@ -24,6 +24,11 @@ struct berth_child_spec {
 	                                    NULL-terminated; may be NULL */
 	int terminal;    /* 1: stdio[0] is a pty slave that becomes the controlling terminal */
 	int new_session; /* 1: setsid */
+	/* 0 = none. What descends from the child inherits it, whatever becomes of its parents,
+	 * session and cgroup: berth_kill_tree() finds it by that. It is the limit of the CPU time
+	 * that a real-time task may take without a pause, in microseconds; those of
+	 * berth_child_mark() are as good as unlimited. */
+	uint64_t mark;
 };
 
 /* [any] The child starts with default signal mask and dispositions, umask 022, the rlimits, nice
@@ -46,9 +51,22 @@ struct berth_child_watch *berth_child_unwatch(
 void berth_child_init(
         struct berth_loop *l, void (*on_orphan)(pid_t pid, int status, void *arg), void *arg);
 void berth_child_finish(void);
+
+/* Grandchildren whose parent ends on purpose. Between expect and expect_end the sweeper remembers
+ * how orphans ended; every expect has its end. [any] */
+void berth_child_expect(void);
+void berth_child_expect_end(void);
+/* [any] Makes an orphan a child of its own: a pidfd, and it is reaped through this module from now
+ * on; or, where it has ended and was swept, *ret_pidfd is -1 and *ret_status its wait status.
+ * -ECHILD where it never was a child of this process. */
+int berth_child_claim(pid_t pid, int *ret_pidfd, int *ret_status) BERTH_MUST_CHECK;
+
+/* A mark for `name`, never 0; the same for the same name. */
+uint64_t berth_child_mark(const char *name);
 /* SIGKILL to a process and all that descend from it, parents stopped first so that none is missed;
- * orphans are found by the session that one of them began. Returns when the descendants are reaped,
- * at the latest after reap_wait_ms (0: at once). [worker] */
-void berth_kill_tree(pid_t pid, unsigned int reap_wait_ms);
+ * orphans are found by the session that one of them began, and by the mark (0 = none). pid 0: those
+ * with the mark alone. Returns when the descendants are reaped, at the latest after reap_wait_ms
+ * (0: at once). [worker] */
+void berth_kill_tree(pid_t pid, uint64_t mark, unsigned int reap_wait_ms);
 
 #endif

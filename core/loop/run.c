@@ -59,7 +59,7 @@ int berth_run_helper(const char *const *argv, uint64_t timeout_ms, struct berth_
 	(void)!berth_set_nonblock(err[0], true);
 	bool ended = listen_to(pidfd, err[0], &words, berth_now_ns() + timeout_ms * 1000000u);
 	if (!ended)
-		berth_kill_tree(pid, 0);
+		berth_kill_tree(pid, 0, 0);
 	r = berth_child_wait(pid, pidfd, &status);
 	close(err[0]);
 	close(pidfd);

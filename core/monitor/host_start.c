@@ -163,7 +163,7 @@ int berth_monitor_start(const struct berth_monitor_spec *s, struct berth_monitor
 	struct berth_monitor_result res = {.size = sizeof(res), .monitor_pid = pid};
 	int r = await_report(s, sync_r, &report, ret_err);
 	if (r < 0)
-		berth_kill_tree(pid, 0);
+		berth_kill_tree(pid, 0, 0);
 	else
 		r = read_report(s, &report, &res, ret_err);
 	berth_buf_finish(&report);
@@ -198,7 +198,7 @@ void berth_monitor_abort(const char *dir)
 	if (berth_mon_this_boot(&rec)) {
 		_cleanup_close_ int fd = berth_mon_open_process(rec.monitor_pid, rec.monitor_start);
 		if (fd >= 0) {
-			berth_kill_tree(rec.monitor_pid, 0);
+			berth_kill_tree(rec.monitor_pid, 0, 0);
 			wait_gone(fd);
 		}
 	}

@@ -145,6 +145,9 @@ void berth_call_freep(struct berth_call **c);
 /* Stops the process started by host->spawn() for (object_id, exec_id): SIGKILL to it and all its
  * descendants. [any] */
 void berth_exec_kill(struct berth_instance *i, const char *object_id, const char *exec_id);
+/* [at the start, before recovery] Kills what host->spawn() of an earlier process left running:
+ * RUN_ROOT/execs has a file for each that had not ended. */
+void berth_spawned_recover(const char *run_root);
 
 /* Offers a host extension (plugin calls host->extension(h, id)); `table` is static. Before the
  * first instance. */

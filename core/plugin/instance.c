@@ -71,6 +71,7 @@ static struct berth_instance *instance_free(struct berth_instance *i)
 	for (int n = LANE_COUNT - 1; n >= 0; n--) {
 		if (n == 0 || i->lanes[n] != i->lanes[0])
 			berth_pool_free(i->lanes[n]);
+		i->lanes[n] = NULL;
 	}
 	flush_posts(i);
 	berth_spawned_drop(i);

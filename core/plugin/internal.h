@@ -164,6 +164,21 @@ berth_status berth_service_run(
 berth_status berth_service_spawn(struct berth_op *op, const struct berth_run *spec,
         const char *object_id, const char *exec_id, struct berth_stdio *stdio);
 void berth_spawned_drop(struct berth_instance *i); /* [loop] kills the instance's children */
+
+/* detach.c: a program that starts a command and ends. */
+struct berth_detach {
+	pid_t pid; /* the program's, then the command's */
+	int pidfd; /* likewise; -1 with `status` where the command has ended already */
+	int status;
+	int listener; /* -1 without a terminal */
+	uint64_t mark;
+};
+/* The console socket, or -1. */
+int berth_detach_listen(const struct berth_run *spec, struct berth_error **ret_err);
+/* Waits for the program. words_fd: its stderr, for what it says when it fails. On failure, cancel
+ * and deadline nothing of it is left. Between berth_child_expect() and its end. */
+berth_status berth_detach_await(struct berth_op *op, const struct berth_run *spec,
+        struct berth_detach *d, int words_fd, int *ret_master);
 berth_status berth_service_watch_fd(const struct berth_host *h, int32_t fd, uint32_t events,
         berth_watch_fn fn, void *arg, struct berth_watch **out);
 berth_status berth_service_watch_after(const struct berth_host *h, uint64_t ns, berth_watch_fn fn,

@@ -75,7 +75,7 @@ static void end_child(struct running *r, uint64_t now)
 	}
 	if (!r->killed && now >= r->kill_at_ns) {
 		r->killed = true;
-		berth_kill_tree(r->pid, 0);
+		berth_kill_tree(r->pid, 0, 0);
 	}
 }
 

@@ -33,9 +33,11 @@ berth_status berth_service_fail(
 	struct berth_call *c = call_of(op);
 	enum berth_code code =
 	        st < 0 && st >= -BERTH_UNAUTHENTICATED ? (enum berth_code) - st : BERTH_INTERNAL;
-	/* The first cause wins: what fails while undoing does not hide it. */
-	if (c->error)
+	/* The first cause wins: what fails while undoing does not hide it. A program's words yield
+	 * to what they mean. */
+	if (c->error && (c->error->code != BERTH_UNKNOWN || code == BERTH_UNKNOWN))
 		return st < 0 ? st : BERTH_E_INTERNAL;
+	c->error = berth_error_free(c->error);
 	berth_error_set(&c->error, code, "%.*s", MESSAGE_MAX, msg ? msg : "");
 	c->error->errnum = errnum;
 	return st < 0 ? st : BERTH_E_INTERNAL;

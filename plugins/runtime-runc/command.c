@@ -130,16 +130,51 @@ int runc_memfd(const char *text)
 	return fd;
 }
 
+/* What runc and crun say, in the order in which it counts: the container's own state, then the
+ * command or file that was asked for, then what the kernel had against it. */
 static berth_status status_of(const char *words)
 {
-	if (strstr(words, "does not exist"))
-		return BERTH_E_NOT_FOUND;
-	if (strstr(words, "already exists") || strstr(words, "already in use"))
-		return BERTH_E_EXISTS;
-	if (strstr(words, "cannot start") || strstr(words, "not running") ||
-	        strstr(words, "stopped"))
-		return BERTH_E_PRECONDITION;
+	static const struct {
+		const char *part;
+		berth_status status;
+	} known[] = {
+	        {"container does not exist", BERTH_E_NOT_FOUND},
+	        {"does not exist", BERTH_E_NOT_FOUND},
+	        {"already exists", BERTH_E_EXISTS},
+	        {"already in use", BERTH_E_EXISTS},
+	        {"cannot start", BERTH_E_PRECONDITION},
+	        {"cannot exec", BERTH_E_PRECONDITION},
+	        {"not running", BERTH_E_PRECONDITION},
+	        {"is not in running state", BERTH_E_PRECONDITION},
+	        {"stopped", BERTH_E_PRECONDITION},
+	        {"not found in $PATH", BERTH_E_NOT_FOUND},
+	        {"no such file or directory", BERTH_E_NOT_FOUND},
+	        {"permission denied", BERTH_E_PERMISSION},
+	        {"operation not permitted", BERTH_E_PERMISSION},
+	        {"not a directory", BERTH_E_PRECONDITION},
+	        {"is a directory", BERTH_E_PRECONDITION},
+	        {"exec format error", BERTH_E_PRECONDITION},
+	        {"device or resource busy", BERTH_E_PRECONDITION},
+	        {"cannot allocate memory", BERTH_E_EXHAUSTED},
+	        {"no space left on device", BERTH_E_EXHAUSTED},
+	        {"resource temporarily unavailable", BERTH_E_EXHAUSTED},
+	        {"too many open files", BERTH_E_EXHAUSTED},
+	        {"invalid argument", BERTH_E_INVALID},
+	        {"numerical result out of range", BERTH_E_INVALID},
+	};
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (strcasestr(words, known[i].part))
+			return known[i].status;
 	return BERTH_E_UNKNOWN;
+}
+
+berth_status runc_explain(struct berth_op *op, const struct runc *r, const char *what,
+        const char *id, const char *log, berth_status st)
+{
+	const char *msg = runc_log_message(op, r, log);
+	if (!msg)
+		return st;
+	return r->h->fail(op, status_of(msg), 0, runc_printf(op, r, "%s %s: %s", what, id, msg));
 }
 
 static char *trim(char *s)

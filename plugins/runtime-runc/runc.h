@@ -34,6 +34,10 @@ berth_status runc_check_id(struct berth_op *op, const struct runc *r, const char
 void runc_argv(const struct runc *r, const char *log, const char *const *words, const char **argv);
 /* The `msg` of the last error in a JSON log, from the arena; NULL where there is none. */
 char *runc_log_message(struct berth_op *op, const struct runc *r, const char *log);
+/* A runtime that failed with `st` and left words in its log: fails the op with what they mean,
+ * "WHAT ID: words". Without words, `st`. */
+berth_status runc_explain(struct berth_op *op, const struct runc *r, const char *what,
+        const char *id, const char *log, berth_status st);
 /* Runs the runtime with `words` to completion. A failure says WHAT ID: the runtime's own words.
  * json: becomes /proc/self/fd/3 of the command; may be NULL. */
 berth_status runc_command(struct berth_op *op, const struct runc *r, const char *what,

@@ -8,6 +8,14 @@
 #include "runc.h"
 
 #define THIRD_FD "/proc/self/fd/3"
+#define CONSOLE_NAME 64
+
+/* A name for the console socket: in the container's directory, where the command runs, for the path
+ * of a socket is short. */
+static const char *console_name(struct berth_op *op, const struct runc *r, const char *exec_id)
+{
+	return runc_printf(op, r, "%.*s.tty", CONSOLE_NAME, exec_id);
+}
 
 berth_status runc_exec(
         struct berth_op *op, void *self, const struct berth_ctr_args *a, struct berth_stdio *stdio)
@@ -18,6 +26,8 @@ berth_status runc_exec(
 		return st;
 	if (!a->exec_id || !a->json)
 		return berth_fail(r->h, op, BERTH_E_INVALID, "exec in %s: no process", a->id);
+	if ((st = runc_check_id(op, r, a->exec_id)) != BERTH_OK)
+		return st;
 	if (strlen(a->json) > RUNC_JSON_MAX)
 		return berth_fail(r->h, op, BERTH_E_EXHAUSTED,
 		        "exec in %s: more than %d bytes of JSON", a->id, RUNC_JSON_MAX);
@@ -26,17 +36,30 @@ berth_status runc_exec(
 	if (fd < 0)
 		return berth_fail(r->h, op, BERTH_E_INTERNAL, "exec in %s: memfd: %s", a->id,
 		        strerror(errno));
-	const char *words[] = {"exec", "--process", THIRD_FD, a->id, NULL};
+	bool tty = (a->flags & BERTH_IO_TTY) != 0;
+	const char *dir = runc_file(op, r, a->id, RUNC_DIR);
+	const char *console = console_name(op, r, a->exec_id);
+	const char *pid_file = runc_printf(op, r, "%s/%s.pid", dir, a->exec_id);
+	const char *log = runc_printf(op, r, "%s/%s.log", dir, a->exec_id);
+	/* Detached: in the foreground it would wait for all that hold its output. */
+	const char *words[] = {"exec", "--detach", "--pid-file", pid_file, "--process", THIRD_FD,
+	        tty ? "--console-socket" : a->id, tty ? console : NULL, a->id, NULL};
 	const char *argv[RUNC_ARGS];
-	runc_argv(r, NULL, words, argv);
+	runc_argv(r, log, words, argv);
 	struct berth_run run = {.size = sizeof(run),
-	        .flags = (a->flags & BERTH_IO_TTY ? BERTH_RUN_F_TTY : 0) |
+	        .flags = (tty ? BERTH_RUN_F_TTY : 0) |
 	                 (a->flags & BERTH_IO_STDIN ? BERTH_RUN_F_STDIN : 0),
 	        .argv = argv,
+	        .cwd = dir,
 	        .keep_fds = &fd,
-	        .n_keep_fds = 1};
+	        .n_keep_fds = 1,
+	        .pid_file = pid_file,
+	        .console_socket = console};
 	st = r->h->spawn(op, &run, a->id, a->exec_id, stdio);
 	close(fd);
+	if (st == BERTH_E_UNKNOWN)
+		st = runc_explain(op, r, "exec in", a->id, log, st);
+	(void)unlink(log);
 	return st;
 }
 

@@ -49,7 +49,7 @@ AT(berth_kv, key, 0, 8);
 AT(berth_kv, value, 8, 8);
 
 /* berth_run */
-SIZE(berth_run, 80);
+SIZE(berth_run, 96);
 AT(berth_run, size, 0, 4);
 AT(berth_run, flags, 4, 4);
 AT(berth_run, argv, 8, 8);
@@ -62,6 +62,8 @@ AT(berth_run, out_max, 56, 8);
 AT(berth_run, keep_fds, 64, 8);
 AT(berth_run, n_keep_fds, 72, 4);
 AT(berth_run, term_grace_ms, 76, 4);
+AT(berth_run, pid_file, 80, 8);
+AT(berth_run, console_socket, 88, 8);
 
 /* berth_run_result */
 SIZE(berth_run_result, 40);

@@ -1,4 +1,6 @@
 """ExecSync in real containers."""
+import glob
+import os
 import threading
 import time
 
@@ -43,19 +45,23 @@ def test_output_and_exit_code(real, ctr):
     assert r.stdout == data[:256]
 
 
-def test_a_command_that_is_not_there(real, ctr):
-    try:
-        r = real.exec(ctr, "/no/such/command")
-    except Exception as e:
-        assert "/no/such/command" in e.details() and e.code().name != "INTERNAL", (e.code(), e.details())
-    else:
-        assert r.exit_code in (126, 127, 255) and b"/no/such/command" in r.stderr + r.stdout
+def test_a_command_that_cannot_be_run(real, ctr):
+    before = len(real.pids())
+    with fails("NOT_FOUND", ctr, "/no/such/command"):
+        real.exec(ctr, "/no/such/command")
+    with fails("NOT_FOUND", ctr, "nosuchcommand"):
+        real.exec(ctr, "nosuchcommand")
+    with fails("PERMISSION_DENIED", ctr, "/etc/passwd"):
+        real.exec(ctr, "/etc/passwd")
+    assert os.listdir(f"{real.run}/execs") == []
+    assert len(real.pids()) == before
 
 
 def test_a_timeout_kills_all_descendants(real, ctr):
     t = time.monotonic()
     with fails("DEADLINE_EXCEEDED", ctr):
-        real.exec(ctr, "sh", "-c", "(sleep 54321 &) ; sleep 54321 & sleep 54321", timeout=1)
+        real.exec(ctr, "sh", "-c", "(sleep 54321 &) ; (setsid sh -c '(sleep 54321 &)' &); setsid sleep 54321 & "
+                  "sleep 54321", timeout=1)
     assert time.monotonic() - t < 6
     wait_for(lambda: not marked(real, "sleep 54321"))
     assert real.status(ctr).state == pb().CONTAINER_RUNNING
@@ -75,10 +81,65 @@ def test_output_is_capped(real, ctr):
 
 
 def test_a_process_in_the_background_does_not_hold_the_answer(real, ctr):
+    for script in ("sleep 54325 & echo done", "sleep 54325 >/dev/null 2>&1 & echo done",
+                   "(setsid sleep 54325 &); echo done"):
+        t = time.monotonic()
+        r = real.exec(ctr, "sh", "-c", script)
+        assert (r.stdout, r.exit_code) == (b"done\n", 0)
+        assert time.monotonic() - t < 2
+    assert len(marked(real, "sleep 54325")) >= 3, "what a command leaves behind goes on"
+    with fails("DEADLINE_EXCEEDED"):
+        real.exec(ctr, "sleep", "54326", timeout=1)
+    assert not marked(real, "sleep 54326")
+    assert len(marked(real, "sleep 54325")) >= 3, "another command's end is none of its business"
+
+
+def test_output_that_comes_with_the_end(real, ctr):
+    for _ in range(5):
+        r = real.exec(ctr, "sh", "-c", "(sleep 0.03; echo late) & head -c 300000 /dev/zero")
+        assert len(r.stdout) == 300005 and r.stdout.endswith(b"late\n")
     t = time.monotonic()
-    r = real.exec(ctr, "sh", "-c", "sleep 30 >/dev/null 2>&1 & echo done")
-    assert (r.stdout, r.exit_code) == (b"done\n", 0)
-    assert time.monotonic() - t < 10
+    r = real.exec(ctr, "sh", "-c", "while :; do echo x; sleep 0.01; done & sleep 0.1")
+    assert time.monotonic() - t < 4, "not for ever"
+    assert r.stdout.startswith(b"x\n") and r.exit_code == 0
+
+
+def test_nothing_is_kept_of_an_exec(real, ctr):
+    def kept():
+        return sorted(p for d in ("execs", "plugins") for p in glob.glob(f"{real.run}/{d}/**", recursive=True))
+    before = kept()
+    for _ in range(3):
+        real.exec(ctr, "true")
+        with fails("NOT_FOUND"):
+            real.exec(ctr, "/none")
+    wait_for(lambda: [p for p in kept() if "/execs" not in p] == [p for p in before if "/execs" not in p])
+    wait_for(lambda: os.listdir(f"{real.run}/execs") == [])
+
+
+def test_killed_in_the_middle(make_daemon):
+    """A new berthd ends what nobody waits for any more, and nothing else."""
+    d = make_daemon()
+    pod = d.run_pod()
+    cid = d.run_ctr(pod, "sleep", "10000")
+    d.exec(cid, "sh", "-c", "sleep 54327 >/dev/null 2>&1 &")
+    f = d.rt.ExecSync.future(pb().ExecSyncRequest(
+        container_id=cid, cmd=["sh", "-c", "(setsid sleep 54328 &); sleep 54328"]), timeout=60)
+    wait_for(lambda: len(marked(d, "sleep 54328")) >= 2)
+    starting = [d.rt.ExecSync.future(pb().ExecSyncRequest(container_id=cid, cmd=["sleep", "54329"]), timeout=60)
+                for _ in range(4)]
+    time.sleep(0.02)
+    d.kill9()
+    f.cancel()
+    for s in starting:
+        s.cancel()
+    d.start()
+    wait_for(lambda: not marked(d, "sleep 54328") and not marked(d, "sleep 54329"))
+    assert marked(d, "sleep 54327")
+    assert os.listdir(f"{d.run}/execs") == []
+    assert d.exec(cid, "echo", "x").stdout == b"x\n"
+    d.stop_ctr(cid)
+    d.remove_ctr(cid)
+    assert not marked(d, "sleep 54327")
 
 
 def test_many_at_once(real, ctr):
@@ -107,7 +168,7 @@ def test_in_a_shared_pid_namespace(real):
     pod = real.run_pod(pid=0)
     cid = real.run_ctr(pod, "sleep", "1000")
     with fails("DEADLINE_EXCEEDED"):
-        real.exec(cid, "sh", "-c", "(sleep 54323 &); sleep 54323", timeout=1)
+        real.exec(cid, "sh", "-c", "(sleep 54323 &); (setsid sleep 54323 &); sleep 54323", timeout=1)
     wait_for(lambda: not marked(real, "sleep 54323"))
     assert real.exec(cid, "true").exit_code == 0
 
@@ -116,5 +177,5 @@ def test_on_the_nodes_pid_namespace(real):
     pod = real.run_pod(pid=2)
     cid = real.run_ctr(pod, "sleep", "1000")
     with fails("DEADLINE_EXCEEDED"):
-        real.exec(cid, "sh", "-c", "(sleep 54324 &); sleep 54324", timeout=1)
+        real.exec(cid, "sh", "-c", "(sleep 54324 &); (setsid sleep 54324 &); sleep 54324", timeout=1)
     wait_for(lambda: not marked(real, "sleep 54324"))

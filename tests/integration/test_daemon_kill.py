@@ -35,8 +35,8 @@ class Client:
         self.other_config = d.pod_config(name="q")
         self.pods, self.ctrs, self.images = {}, {}, set()  # what must be there: id -> state
         self.gone = set()  # what must not be there any more
-        self.steps = [self.do_import, self.do_run, self.do_create, self.do_start, self.do_short, self.do_stop,
-                      self.do_remove_ctr, self.do_stop_pod, self.do_remove_pod, self.do_remove_image]
+        self.steps = [self.do_import, self.do_run, self.do_create, self.do_start, self.do_exec, self.do_short,
+                      self.do_stop, self.do_remove_ctr, self.do_stop_pod, self.do_remove_pod, self.do_remove_image]
 
     def step(self, n):
         self.steps[n]()
@@ -61,6 +61,9 @@ class Client:
     def do_start(self):
         self.d.start_ctr(self.long)
         self.ctrs[self.long] = pb().CONTAINER_RUNNING
+
+    def do_exec(self):
+        assert self.d.exec(self.long, "sh", "-c", "sleep 0.2; echo x").stdout == b"x\n"
 
     def do_short(self):
         self.d.start_ctr(self.short)

@@ -202,7 +202,7 @@ def test_who_does_not_read_stalls_only_itself(make_daemon, kind):
     t = time.monotonic()
     real.stop_ctr(cid)
     assert time.monotonic() - t < 5
-    wait_for(lambda: not [p for p in real.pids() if " exec --process " in p[1]], 30, 0.5)
+    wait_for(lambda: not [p for p in real.pids() if " exec --" in p[1]], 30, 0.5)
     for x in lazy[4:]:
         x.close()
 
@@ -246,18 +246,31 @@ def test_a_terminal(real):
         assert c.finish().code == 0
 
 
-def test_a_command_that_is_not_there(real):
+@pytest.mark.parametrize("tty", [False, True])
+def test_a_command_that_is_not_there(real, tty):
     _, cid = sleeper(real)
-    with WebSocket(exec_url(real, cid, "/no/such/thing")) as c:
+    with WebSocket(exec_url(real, cid, "/no/such/thing", stderr=not tty, tty=tty)) as c:
         s = c.finish()
         assert s.status["status"] == "Failure" and s.code != 0
-        assert b"/no/such/thing" in s.err or b"/no/such/thing" in s.get(ERROR)
+        assert b"/no/such/thing" in s.get(ERROR)
+
+
+def test_a_terminal_and_what_was_left_on_it(real):
+    _, cid = sleeper(real)
+    with WebSocket(exec_url(real, cid, "sh", "-c", "trap '' HUP; sleep 1001 & tty; exit 5", stderr=False, tty=True)) as c:
+        t = time.monotonic()
+        s = c.finish()
+        assert time.monotonic() - t < 4
+        assert s.out.startswith(b"/dev/pts/") and s.code == 5
 
 
 def test_what_the_command_left_behind(real):
     _, cid = sleeper(real)
     with WebSocket(exec_url(real, cid, "sh", "-c", "sleep 1001 & echo done")) as c:
         c.until(lambda s: s.out == b"done\n", 10)
+        t = time.monotonic()
+        assert c.finish().code == 0
+        assert time.monotonic() - t < 3
 
 
 def test_all_output_arrives_at_a_slow_reader(real):

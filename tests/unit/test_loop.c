@@ -260,7 +260,7 @@ static void children_are_waited_for_and_orphans_swept(void **state)
 	spec = (struct berth_child_spec){.argv = tree, .stdio = {-1, -1, -1}};
 	assert_int_equal(berth_child_start(&spec, &pid, &pidfd, &err), 0);
 	usleep(100000);
-	berth_kill_tree(pid, 0);
+	berth_kill_tree(pid, 0, 0);
 	assert_int_equal(berth_child_wait(pid, pidfd, &status), 0);
 	assert_int_equal(WTERMSIG(status), SIGKILL);
 	close(pidfd);
@@ -278,6 +278,101 @@ static void children_are_waited_for_and_orphans_swept(void **state)
 	(void)state;
 }
 
+/* Runs a shell that leaves `what` behind and ends; the pid of that. */
+static pid_t leave_behind(const char *what, uint64_t mark)
+{
+	_cleanup_free_ char *script = berth_asprintf("%s & echo $!", what);
+	const char *const argv[] = {"/bin/sh", "-c", script, NULL};
+	struct berth_error *err = NULL;
+	int out[2], pidfd, status;
+	pid_t pid;
+	char *text = NULL;
+
+	assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+	struct berth_child_spec spec = {
+	        .argv = argv, .stdio = {-1, out[1], -1}, .new_session = 1, .mark = mark};
+	assert_int_equal(berth_child_start(&spec, &pid, &pidfd, &err), 0);
+	close(out[1]);
+	assert_int_equal(berth_child_wait(pid, pidfd, &status), 0);
+	assert_int_equal(status, 0);
+	close(pidfd);
+	assert_int_equal(berth_read_fd(out[0], 100, &text, NULL), 0);
+	close(out[0]);
+	pid = (pid_t)atoi(text);
+	free(text);
+	assert_true(pid > 1);
+	return pid;
+}
+
+static void an_orphan_is_claimed(void **state)
+{
+	struct child_case c = {.loop = berth_loop_new()};
+	int pidfd, status = -1;
+	siginfo_t si;
+
+	berth_child_init(c.loop, orphan_done, &c);
+	berth_child_expect();
+	/* One that runs: it is ours to wait for, and the sweeper lets it be. */
+	pid_t pid = leave_behind("(exec >&-; sleep 0.3; exit 5)", 0);
+	assert_int_equal(berth_child_claim(pid, &pidfd, &status), 0);
+	assert_true(pidfd >= 0);
+	berth_child_watch(c.loop, pid, pidfd, child_done, &c);
+	berth_loop_run(c.loop);
+	assert_int_equal(c.calls, 1);
+	assert_int_equal(WEXITSTATUS(c.status), 5);
+	assert_int_equal(c.orphan, 0);
+	close(pidfd);
+	/* One that the sweeper had before us. */
+	pid = leave_behind("(exec >&-; exit 6)", 0);
+	berth_loop_run(c.loop);
+	assert_int_equal(c.orphan, pid);
+	assert_int_equal(berth_child_claim(pid, &pidfd, &status), 0);
+	assert_int_equal(pidfd, -1);
+	assert_int_equal(WEXITSTATUS(status), 6);
+	berth_child_expect_end();
+	/* It is not remembered for ever, and others' processes are not ours. */
+	berth_child_expect();
+	assert_int_equal(berth_child_claim(pid, &pidfd, &status), -ECHILD);
+	assert_int_equal(berth_child_claim(getpid(), &pidfd, &status), -ECHILD);
+	berth_child_expect_end();
+	assert_int_equal(waitid(P_ALL, 0, &si, WEXITED | WNOWAIT | WNOHANG), -1);
+	berth_child_finish();
+	berth_loop_free(c.loop);
+	(void)state;
+}
+
+static void a_mark_stays_with_all_descendants(void **state)
+{
+	struct child_case c = {.loop = berth_loop_new()};
+	uint64_t mark = berth_child_mark("one"), other = berth_child_mark("two");
+
+	assert_true(mark != other && mark == berth_child_mark("one"));
+	assert_true(mark > UINT64_C(1) << 61 && other > UINT64_C(1) << 61);
+	berth_child_init(c.loop, NULL, NULL);
+	pid_t a = leave_behind("(exec >&-; exec setsid sleep 1000)", mark),
+	      b = leave_behind("(exec >&-; exec setsid sleep 1000)", other),
+	      none = leave_behind("(exec >&-; exec setsid sleep 1000)", 0);
+	usleep(100000);
+	berth_kill_tree(0, mark, 0);
+	for (int i = 0; i < 200 && kill(a, 0) == 0; i++) {
+		uv_run(berth_loop_uv(c.loop), UV_RUN_NOWAIT);
+		usleep(10000);
+	}
+	assert_int_equal(kill(a, 0), -1);
+	assert_int_equal(kill(b, 0), 0);
+	assert_int_equal(kill(none, 0), 0);
+	kill(none, SIGKILL);
+	berth_kill_tree(0, other, 0);
+	for (int i = 0; i < 200 && (kill(b, 0) == 0 || kill(none, 0) == 0); i++) {
+		uv_run(berth_loop_uv(c.loop), UV_RUN_NOWAIT);
+		usleep(10000);
+	}
+	assert_int_equal(kill(b, 0), -1);
+	berth_child_finish();
+	berth_loop_free(c.loop);
+	(void)state;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -287,6 +382,8 @@ int main(void)
 	        cmocka_unit_test(a_stuck_worker_is_replaced_once),
 	        cmocka_unit_test(a_timer_fires_once_and_may_free_itself),
 	        cmocka_unit_test(children_are_waited_for_and_orphans_swept),
+	        cmocka_unit_test(an_orphan_is_claimed),
+	        cmocka_unit_test(a_mark_stays_with_all_descendants),
 	};
 	return cmocka_run_group_tests_name("loop", tests, NULL, NULL);
 }
