@@ -184,12 +184,10 @@ int ctl_cmd_inspect(struct ctl *c, struct berth_error **err)
 	return CTL_OK;
 }
 
-static int exec_sync(struct ctl *c, struct berth_error **err)
+static int exec_sync(struct ctl *c, const char *id, struct berth_error **err)
 {
 	Runtime__V1__ExecSyncRequest req = RUNTIME__V1__EXEC_SYNC_REQUEST__INIT;
-	req.container_id = (char *)(uintptr_t)ctl_find_container(c, c->args[0], err);
-	if (!req.container_id)
-		return -1;
+	req.container_id = (char *)(uintptr_t)id;
 	req.cmd = c->args + 1;
 	req.n_cmd = (size_t)c->n_args - 1;
 	/* The server ends the command; its answer is waited for a little longer. */
@@ -211,7 +209,9 @@ static int exec_sync(struct ctl *c, struct berth_error **err)
 
 int ctl_cmd_exec(struct ctl *c, struct berth_error **err)
 {
-	int r = exec_sync(c, err);
+	bool streamed = ctl_flag(c, "stdin") || ctl_flag(c, "tty");
+	const char *id = ctl_find_container(c, c->args[0], err);
+	int r = !id ? -1 : streamed ? ctl_stream_exec(c, id, err) : exec_sync(c, id, err);
 	if (*err)
 		return CTL_EXEC_FAILED;
 	return r & 255;

@@ -1,5 +1,5 @@
 /* The table of commands. */
-#include "ctl/ctl.h"
+#include "ctl/wire.h"
 
 #define QUIET                                             \
 	{                                                 \
@@ -22,6 +22,11 @@
 		0, NULL, CTL_FLAG, NULL, NULL \
 	}
 
+static const struct ctl_option stream_options[] = {
+        {'i', "stdin", CTL_FLAG, NULL, "pass the standard input on"},
+        {'t', "tty", CTL_FLAG, NULL, "with a terminal"}, CTL_STREAM_OPTIONS, END};
+static const struct ctl_option forward_options[] = {
+        {0, "address", CTL_LIST, "ADDRESS", "to listen at (127.0.0.1)"}, CTL_STREAM_OPTIONS, END};
 static const struct ctl_option image_options[] = {QUIET, NO_TRUNC, END};
 static const struct ctl_option pull_options[] = {CREDS, END};
 static const struct ctl_option pod_options[] = {QUIET, NO_TRUNC, END};
@@ -66,9 +71,19 @@ const struct ctl_command ctl_commands[] = {
         {"logs", "CONTAINER", "Print a container's log",
                 "Reads the file that the runtime names: it must be on this machine.", false, 1, 1,
                 log_options, ctl_cmd_logs},
-        {"exec", "CONTAINER PROGRAM [ARGUMENT...]", "Run a program in a container",
-                "Waits for it, prints its output and returns its exit status. --timeout ends it.",
-                true, 2, -1, NULL, ctl_cmd_exec},
+        {"exec", "CONTAINER COMMAND [ARGUMENT...]", "Run a command in a container",
+                "Without -i and -t it waits, then prints the output. Returns the command's exit "
+                "status.\n--timeout ends it, and so does the end of berthctl.",
+                true, 2, -1, stream_options, ctl_cmd_exec},
+        {"attach", "CONTAINER", "Attach to a running container",
+                "-t has to be given for a container with a terminal, and for no other. Ctrl-P "
+                "Ctrl-Q\ndetaches from a terminal. Returns the exit status of a container that "
+                "has ended.",
+                false, 1, 1, stream_options, ctl_cmd_attach},
+        {"port-forward", "POD [LOCAL:]PORT...", "Forward ports of this machine to a pod",
+                "Connections to LOCAL (PORT; nothing before the colon: any that is free) go to "
+                "PORT of\nthe pod's loopback. Goes on until it is interrupted.",
+                false, 2, -1, forward_options, ctl_cmd_port_forward},
         {"start", "CONTAINER...", "Start created containers", NULL, false, 1, -1, NULL,
                 ctl_cmd_start},
         {"stop", "CONTAINER...", "Stop containers", NULL, false, 1, -1, stop_options, ctl_cmd_stop},

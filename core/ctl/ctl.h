@@ -153,7 +153,11 @@ int ctl_remove_pod(struct ctl *c, const char *id, struct berth_error **err) BERT
 int ctl_follow_container(struct ctl *c, const char *id, const struct ctl_log_opts *o,
         struct berth_error **err) BERTH_MUST_CHECK;
 
+/* exec over a stream: with -i or -t. */
+int ctl_stream_exec(struct ctl *c, const char *id, struct berth_error **err) BERTH_MUST_CHECK;
+
 #define CTL_COMMAND(name) int ctl_cmd_##name(struct ctl *c, struct berth_error **err)
+CTL_COMMAND(attach);
 CTL_COMMAND(exec);
 CTL_COMMAND(image_import);
 CTL_COMMAND(images);
@@ -163,6 +167,7 @@ CTL_COMMAND(inspectp);
 CTL_COMMAND(logs);
 CTL_COMMAND(plugins);
 CTL_COMMAND(pods);
+CTL_COMMAND(port_forward);
 CTL_COMMAND(ps);
 CTL_COMMAND(pull);
 CTL_COMMAND(rm);

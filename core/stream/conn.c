@@ -358,6 +358,11 @@ static size_t socket_read(struct strm_conn *c, char *chunk, size_t size)
 	} else if (n == BERTH_TLS_PLAIN) {
 		drop_tls(c);
 		refuse(c, 400, "this server speaks HTTPS, and the request came as HTTP", NULL);
+	} else if (n == BERTH_TLS_FAILED && c->state == STRM_HEAD) {
+		/* The client is told why by an alert, which closing at once might destroy. */
+		berth_log_debug("stream refused", "cause", c->tls_api->why(c->tls));
+		drop_tls(c);
+		strm_conn_finish(c);
 	} else if (n == BERTH_TLS_FAILED) {
 		strm_conn_close(c, c->tls_api->why(c->tls));
 	}

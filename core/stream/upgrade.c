@@ -1,12 +1,13 @@
 #include "stream/upgrade.h"
 
-#include <openssl/evp.h>
+#include <nettle/base64.h>
+#include <nettle/sha1.h>
 #include <string.h>
 #include <strings.h>
 
 #define WS_GUID "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 #define WS_KEY_TEXT 24 /* 16 bytes in base64 */
-#define SHA1_BYTES 20
+#define WS_KEY_BYTES 16
 
 typedef struct berth_http_text text;
 
@@ -222,21 +223,26 @@ static const struct protocol *choose(const struct berth_http_head *h, const char
 	return NULL;
 }
 
-static int ws_accept(const text *key, char *ret, size_t size)
+/* `ret` holds BASE64_ENCODE_RAW_LENGTH(SHA1_DIGEST_SIZE) + 1 bytes. */
+static int ws_accept(const text *key, char *ret)
 {
-	unsigned char raw[WS_KEY_TEXT], digest[EVP_MAX_MD_SIZE];
-	char joined[WS_KEY_TEXT + sizeof(WS_GUID)];
-	unsigned int n = 0;
+	struct base64_decode_ctx decode;
+	struct sha1_ctx sha;
+	uint8_t raw[BASE64_DECODE_LENGTH(WS_KEY_TEXT)], digest[SHA1_DIGEST_SIZE];
+	size_t n = 0;
 
-	if (!key || key->n != WS_KEY_TEXT || memcmp(key->p + 22, "==", 2) != 0 ||
-	        EVP_DecodeBlock(raw, (const unsigned char *)key->p, WS_KEY_TEXT) != 18)
+	if (!key || key->n != WS_KEY_TEXT)
 		return -1;
-	memcpy(joined, key->p, WS_KEY_TEXT);
-	memcpy(joined + WS_KEY_TEXT, WS_GUID, sizeof(WS_GUID));
-	if (!EVP_Digest(joined, sizeof(joined) - 1, digest, &n, EVP_sha1(), NULL) ||
-	        n != SHA1_BYTES || size < 4 * ((SHA1_BYTES + 2) / 3) + 1)
+	base64_decode_init(&decode);
+	if (!base64_decode_update(&decode, &n, raw, key->n, key->p) ||
+	        !base64_decode_final(&decode) || n != WS_KEY_BYTES)
 		return -1;
-	EVP_EncodeBlock((unsigned char *)ret, digest, SHA1_BYTES);
+	sha1_init(&sha);
+	sha1_update(&sha, key->n, (const uint8_t *)key->p);
+	sha1_update(&sha, sizeof(WS_GUID) - 1, (const uint8_t *)WS_GUID);
+	sha1_digest(&sha, sizeof(digest), digest);
+	base64_encode_raw(ret, sizeof(digest), digest);
+	ret[BASE64_ENCODE_RAW_LENGTH(SHA1_DIGEST_SIZE)] = '\0';
 	return 0;
 }
 
@@ -244,7 +250,7 @@ static int upgrade_ws(const struct berth_http_head *h, enum berth_stream_kind ki
         struct berth_upgrade *ret, struct berth_buf *extra, const char **ret_why)
 {
 	const text *version = one_header(h, "Sec-WebSocket-Version");
-	char accept[4 * ((SHA1_BYTES + 2) / 3) + 1];
+	char accept[BASE64_ENCODE_RAW_LENGTH(SHA1_DIGEST_SIZE) + 1];
 	bool any;
 
 	if (!is_exactly(&h->method, "GET")) {
@@ -256,7 +262,7 @@ static int upgrade_ws(const struct berth_http_head *h, enum berth_stream_kind ki
 		*ret_why = "only version 13 of WebSocket is served";
 		return 426;
 	}
-	if (ws_accept(one_header(h, "Sec-WebSocket-Key"), accept, sizeof(accept)) < 0) {
+	if (ws_accept(one_header(h, "Sec-WebSocket-Key"), accept) < 0) {
 		*ret_why = "Sec-WebSocket-Key is missing or wrong";
 		return 400;
 	}

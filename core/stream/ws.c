@@ -1,6 +1,6 @@
 /* WebSocket as a transport. A message is the number of its channel and data; where SPDY is
  * tunnelled, messages are pieces of its byte stream. */
-#include <openssl/evp.h>
+#include <nettle/base64.h>
 #include <string.h>
 #include <wslay/wslay.h>
 
@@ -9,7 +9,6 @@
 
 #define CLOSE_CHANNEL 255 /* since version 5: [255, N] ends channel N of the client */
 #define NO_CHANNEL 256u
-#define BASE64_OF(n) (4 * (((n) + 2) / 3))
 
 struct ws {
 	struct strm_conn *conn;
@@ -19,8 +18,7 @@ struct ws {
 	/* The message under way; its frames may be several. */
 	bool data_frame, first;
 	unsigned int channel;
-	char quad[4]; /* base64 that makes no whole group yet */
-	size_t n_quad;
+	struct base64_decode_ctx base64;
 	bool closing;
 };
 
@@ -67,7 +65,7 @@ static void on_frame_start(
 	w->data_frame = !wslay_is_ctrl_frame(f->opcode);
 	if (w->data_frame && f->opcode != WSLAY_CONTINUATION_FRAME) {
 		w->first = true;
-		w->n_quad = 0;
+		base64_decode_init(&w->base64);
 		w->channel = NO_CHANNEL;
 	}
 }
@@ -88,31 +86,17 @@ static void deliver(struct ws *w, const char *p, size_t n)
 		strm_chan_received(ch, p, n, false);
 }
 
-/* Text comes in pieces that need not end with a group of four. */
 static int decode(struct ws *w, const char *p, size_t n)
 {
-	unsigned char out[STREAM_READ];
+	uint8_t out[BASE64_DECODE_LENGTH(STREAM_FRAME)];
 
 	while (n > 0) {
-		char in[4096];
-		size_t have = w->n_quad, take = sizeof(in) - have < n ? sizeof(in) - have : n;
-		memcpy(in, w->quad, have);
-		memcpy(in + have, p, take);
+		size_t take = n < STREAM_FRAME ? n : STREAM_FRAME, len = 0;
+		if (!base64_decode_update(&w->base64, &len, out, take, p))
+			return -1;
+		deliver(w, (const char *)out, len);
 		p += take;
 		n -= take;
-		have += take;
-		w->n_quad = have % 4;
-		have -= w->n_quad;
-		memcpy(w->quad, in + have, w->n_quad);
-		if (have == 0)
-			continue;
-		int len = EVP_DecodeBlock(out, (const unsigned char *)in, (int)have);
-		if (len < 0)
-			return -1;
-		/* It counts padding as bytes. */
-		for (size_t i = have; i > have - 2 && in[i - 1] == '='; i--)
-			len--;
-		deliver(w, (const char *)out, (size_t)len);
 	}
 	return 0;
 }
@@ -188,7 +172,7 @@ static int send_message(struct ws *w, int opcode, const void *p, size_t n)
 
 static int send_piece(struct ws *w, const struct strm_chan *ch, const char *p, size_t n)
 {
-	char msg[1 + BASE64_OF(STREAM_FRAME) + 1];
+	char msg[1 + BASE64_ENCODE_RAW_LENGTH(STREAM_FRAME)];
 
 	if (!w->conn->up.base64) {
 		msg[0] = (char)ch->id;
@@ -197,8 +181,8 @@ static int send_piece(struct ws *w, const struct strm_chan *ch, const char *p, s
 		return send_message(w, WSLAY_BINARY_FRAME, msg, n + 1);
 	}
 	msg[0] = (char)('0' + ch->id);
-	int len = EVP_EncodeBlock((unsigned char *)msg + 1, (const unsigned char *)p, (int)n);
-	return send_message(w, WSLAY_TEXT_FRAME, msg, (size_t)len + 1);
+	base64_encode_raw(msg + 1, n, (const uint8_t *)p);
+	return send_message(w, WSLAY_TEXT_FRAME, msg, BASE64_ENCODE_RAW_LENGTH(n) + 1);
 }
 
 static bool send_some(struct ws *w, struct strm_chan *ch)

@@ -1,8 +1,11 @@
 """berthctl and its blocking client against a server of grpc-core."""
+import base64
 import concurrent.futures
+import hashlib
 import json
 import os
 import pty
+import socket
 import subprocess
 import sys
 import threading
@@ -242,3 +245,111 @@ def test_run_from_files(server, tmp_path):
     (tmp_path / "ctr.yaml").write_text("metadata: {nam: c}\n")
     r = server.ctl("run", "--pod", "pod.json", "--ctr", "ctr.yaml", cwd=tmp_path)
     assert r.returncode == 1 and "ctr.yaml: metadata.nam: ContainerMetadata has no such field" in r.stderr
+
+
+# ---- streams of other servers ----
+
+class Streams:
+    """A streaming server that does to each connection what it is told: do(socket, headers)."""
+
+    def __init__(self, do):
+        self.s = socket.create_server(("127.0.0.1", 0))
+        self.do = do
+        self.url = "http://127.0.0.1:%d/exec/abc" % self.s.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self):
+        while True:
+            try:
+                c = self.s.accept()[0]
+            except OSError:
+                return
+            with c:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += c.recv(4096)
+                lines = head.decode().split("\r\n\r\n")[0].split("\r\n")
+                assert lines[0] == "GET /exec/abc HTTP/1.1"
+                self.do(c, {k.lower(): v for k, v in (x.split(": ", 1) for x in lines[1:])})
+
+    @staticmethod
+    def upgrade(c, headers, protocol, accept=None):
+        key = headers["sec-websocket-key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = accept or base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+        c.sendall((f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+                   f"sec-websocket-ACCEPT:{accept}\r\nSec-WebSocket-Protocol: {protocol}\r\n\r\n").encode())
+
+    @staticmethod
+    def message(channel, data):
+        return bytes([0x82, len(data) + 1, channel]) + data
+
+
+@pytest.fixture
+def streams(server):
+    made = []
+
+    def make(do):
+        made.append(Streams(do))
+        cri = server.cri
+        server.unary["RuntimeService/ListContainers"] = lambda r, c: cri.ListContainersResponse(
+            containers=[cri.Container(id="c1", metadata=cri.ContainerMetadata(name="ctr"))])
+        server.unary["RuntimeService/Exec"] = lambda r, c: cri.ExecResponse(url=made[-1].url)
+        return made[-1]
+    yield make
+    for s in made:
+        s.s.close()
+
+
+def test_a_stream_of_version_4(server, streams):
+    def do(c, headers):
+        assert headers["sec-websocket-protocol"] == "v5.channel.k8s.io, v4.channel.k8s.io"
+        Streams.upgrade(c, headers, "v4.channel.k8s.io")
+        whole = Streams.message(1, b"out") + Streams.message(2, b"err") + b"\x89\x02hi" + Streams.message(
+            3, b'{"status":"Failure","reason":"NonZeroExitCode","details":{"causes":[')
+        whole += Streams.message(3, b'{"reason":"ExitCode","message":"17"}]}}') + b"\x88\x02\x03\xe8"
+        for i in range(len(whole)):  # byte by byte
+            c.sendall(whole[i:i + 1])
+        got = b""
+        while p := c.recv(4096):
+            got += p
+        seen.append(got)
+    seen = []
+    streams(do)
+    r = server.ctl("exec", "-i", "ctr", "x", stdin=subprocess.DEVNULL)
+    assert (r.returncode, r.stdout) == (17, "out"), r
+    assert "err" in r.stderr and "the input has ended" in r.stderr
+    assert b"\x8a\x82" in seen[0] and b"\x88\x82" in seen[0]  # the pong, the goodbye
+
+
+@pytest.mark.parametrize("what,says", [
+    ("refuses", "403 not for you"), ("key", "another request's key"), ("silent", "was not told"), ("rubbish", "rules of WebSocket"),
+    ("failure", "no such user"), ("v9", "knows neither"), ("http", "no answer of HTTP"), ("masked", "rules of WebSocket"),
+    ("url", "no URL"), ("gone", "refused")])
+def test_streams_that_are_wrong(server, streams, what, says):
+    def do(c, headers):
+        if what == "refuses":
+            c.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 12\r\n\r\nnot for you\n")
+            time.sleep(3)  # the connection stays open
+            return
+        if what == "http":
+            c.sendall(b"220 mail\r\n")
+            return
+        Streams.upgrade(c, headers, "v9" if what == "v9" else "v5.channel.k8s.io", "x" * 28 if what == "key" else None)
+        if what == "rubbish":
+            c.sendall(b"\xf7" * 100)
+        elif what == "masked":
+            c.sendall(b"\x82\x82\0\0\0\0\x01x")
+        elif what == "failure":
+            c.sendall(Streams.message(3, b'{"status":"Failure","message":"no such user","reason":"InternalError"}') + b"\x88\0")
+        c.shutdown(socket.SHUT_WR)
+        while c.recv(4096):
+            pass
+    s = streams(do)
+    if what == "url":
+        s.url = "mailto:x"
+    if what == "gone":
+        s.url = "http://127.0.0.1:1/exec/abc"
+    t = time.monotonic()
+    r = server.ctl("exec", "-i", "ctr", "x", stdin=subprocess.DEVNULL)
+    assert r.returncode == 125 and says in r.stderr, r
+    assert time.monotonic() - t < 3
