@@ -48,8 +48,9 @@ void berth_cri_on_change(
 	r.container_id = (char *)id;
 	r.container_event_type = (Runtime__V1__ContainerEventType)change;
 	r.created_at = (int64_t)berth_realtime_ns();
-	/* A pod that is gone has no status any more. */
-	if (pod->phase == BERTH_POD_READY || pod->phase == BERTH_POD_STOPPED) {
+	/* The last status of a pod that is gone, too: the kubelet passes over an event without one.
+	 */
+	if (pod->phase != BERTH_POD_CREATING) {
 		r.pod_sandbox_status = berth_cri_pod_status_of(a, pod);
 		r.n_containers_statuses =
 		        berth_cri_container_statuses_of(a, pod, &r.containers_statuses);
