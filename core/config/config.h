@@ -45,6 +45,7 @@ struct berth_config {
 		char *stream_tls_client_ca;
 		int stream_tls_min_version; /* enum berth_tls_version */
 		int cgroup_driver;          /* enum berth_cgroup_driver */
+		char **cdi_spec_dirs;
 		uint64_t max_receive_bytes, max_send_bytes;
 	} cri;
 	struct {

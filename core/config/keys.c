@@ -90,6 +90,11 @@ const struct berth_key berth_keys[] = {
                 .choices = cgroup_drivers,
                 .doc = "How cgroup parents are named; the kubelet's cgroupDriver must be the "
                        "same."},
+        {"cri", "cdi_spec_dirs", BERTH_KEY_PATHS, AT(cri.cdi_spec_dirs),
+                .preset = "[/etc/cdi, /var/run/cdi]",
+                .doc = "Where specifications of CDI devices lie (*.json, *.yaml); a later "
+                       "directory goes before an earlier one. They are read when a container "
+                       "asks for such a device."},
         {"cri", "max_receive_bytes", BERTH_KEY_BYTES, AT(cri.max_receive_bytes), .preset = "16MiB",
                 .min = BERTH_KIB(4), .max = BERTH_MIB(256), .doc = "The largest request."},
         {"cri", "max_send_bytes", BERTH_KEY_BYTES, AT(cri.max_send_bytes), .preset = "16MiB",

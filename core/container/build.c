@@ -147,6 +147,7 @@ static int write_spec(struct berth_container *c, const json_t *image_config, con
 	        .shm_path = own_ipc ? shm : "/dev/shm",
 	        .cgroup_parent = parent,
 	        .cgroup_driver = (enum berth_cgroup_driver)c->d->config->cri.cgroup_driver,
+	        .cdi_dirs = (const char *const *)(void *)c->d->config->cri.cdi_spec_dirs,
 	        .host = &c->d->host,
 	};
 	struct berth_spec_out out = {0};

@@ -11,6 +11,10 @@
 #define BERTH_LIMIT_SPEC_STRINGS 65536 /* arguments, variables */
 #define BERTH_LIMIT_SPEC_STRING (2 * 1024 * 1024)
 #define BERTH_LIMIT_SPEC_MOUNTS 4096
+#define BERTH_LIMIT_CDI_DEVICES 4096 /* named by one request */
+#define BERTH_LIMIT_CDI_FILES 1024   /* of one directory */
+#define BERTH_LIMIT_CDI_FILE (4 * 1024 * 1024)
+#define BERTH_LIMIT_CDI_NAME 253
 #define BERTH_LIMIT_SPEC_RANGES 340   /* of mapped ids: the kernel's own */
 #define BERTH_LIMIT_SPEC_DEVICES 8192 /* after the expansion of directories */
 #define BERTH_LIMIT_SPEC_GROUPS 65536 /* the kernel's NGROUPS_MAX */

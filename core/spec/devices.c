@@ -144,9 +144,6 @@ static int fill(struct spec_build *b, struct devices *d, struct berth_error **re
 {
 	const Runtime__V1__ContainerConfig *c = b->c;
 
-	if (c->n_cdi_devices)
-		return berth_error_set(ret_err, BERTH_UNIMPLEMENTED,
-		        "CDI_devices: CDI is not implemented (\"%.64s\")", c->cdi_devices[0]->name);
 	json_array_append_new(
 	        d->rules, json_pack("{s:b,s:s}", "allow", b->privileged ? 1 : 0, "access", "rwm"));
 	/* A /dev of the request's has its nodes already. */

@@ -5,6 +5,7 @@
 
 #include "base/mem.h"
 #include "spec/build.h"
+#include "spec/cdi.h"
 #include "spec/podfiles.h"
 #include "spec/resources.h"
 #include "spec/validate.h"
@@ -106,6 +107,35 @@ static int resources(struct spec_build *b, struct berth_error **ret_err)
 	return spec_devices(b, oci, ret_err);
 }
 
+static int cmp_gid(const void *a, const void *b)
+{
+	uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+	return x < y ? -1 : x > y;
+}
+
+/* Last: a device may replace what the request has. */
+static int cdi_devices(struct spec_build *b, struct berth_error **ret_err)
+{
+	json_t *edits, *gid;
+	size_t i;
+
+	if (berth_cdi_resolve(b->in->cdi_dirs, b->c, &edits, ret_err) < 0)
+		return -1;
+	int r = edits ? berth_cdi_apply(b->out->config, edits, ret_err) : 0;
+	json_decref(edits);
+	if (r < 0 || !edits)
+		return r;
+	json_t *gids = json_object_get(json_object_get(b->process, "user"), "additionalGids");
+	b->out->groups = berth_reallocarray(
+	        b->out->groups, json_array_size(gids) + 1, sizeof(*b->out->groups));
+	b->out->n_groups = 0;
+	json_array_foreach (gids, i, gid) {
+		b->out->groups[b->out->n_groups++] = (uint32_t)json_integer_value(gid);
+	}
+	qsort(b->out->groups, b->out->n_groups, sizeof(*b->out->groups), cmp_gid);
+	return 0;
+}
+
 static int build(struct spec_build *b, struct berth_error **ret_err)
 {
 	json_t *config = b->out->config, *root = json_object();
@@ -129,6 +159,8 @@ static int build(struct spec_build *b, struct berth_error **ret_err)
 	        spec_user(b, ret_err) < 0 || spec_security(b, ret_err) < 0 ||
 	        annotations(b, ret_err) < 0 || resources(b, ret_err) < 0 ||
 	        spec_process(b, ret_err) < 0 || spec_mounts(b, ret_err) < 0)
+		return -1;
+	if (cdi_devices(b, ret_err) < 0)
 		return -1;
 	if (b->propagation)
 		json_object_set_new(b->oci_linux, "rootfsPropagation", json_string(b->propagation));

@@ -69,7 +69,8 @@ struct berth_spec_in {
 
 	const char *cgroup_parent; /* as the pod's config has it, "" = berth's own default parent */
 	enum berth_cgroup_driver cgroup_driver;
-	int64_t pids_limit; /* of the configuration; 0 or negative = none */
+	const char *const *cdi_dirs; /* of specifications of CDI devices, NULL-terminated or NULL */
+	int64_t pids_limit;          /* of the configuration; 0 or negative = none */
 
 	const char *selinux_process_label, *selinux_mount_label; /* NULL = none */
 	const struct berth_spec_host *host;                      /* NULL = probe now */
@@ -101,7 +102,7 @@ struct berth_spec_out {
  * berth_spec_out_finish(); on failure it is untouched and empty. Errors name the container and
  * the field: INVALID_ARGUMENT, NOT_FOUND (a device, a seccomp profile, a user that does not
  * exist), FAILED_PRECONDITION (the host cannot do it: propagation, AppArmor, "RROUnsupported:
- * ..."), UNIMPLEMENTED (id-mapped mounts, CDI devices). Messages about images
+ * ..."), UNIMPLEMENTED (mounts for which there is no stage()). Messages about images
  * begin with "ImageVolumeMountFailed". */
 int berth_spec_container(const struct berth_spec_in *in, struct berth_spec_out *out,
         struct berth_error **ret_err) BERTH_MUST_CHECK;

@@ -437,7 +437,7 @@ static void test_devices(void **state)
 	f->c.n_devices = 0;
 	f->c.cdi_devices = cdis;
 	f->c.n_cdi_devices = 1;
-	must_fail(f, BERTH_UNIMPLEMENTED, "CDI");
+	must_fail(f, BERTH_INVALID_ARGUMENT, "CDI_devices");
 }
 
 static void test_privileged(void **state)
