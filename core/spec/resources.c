@@ -1,6 +1,8 @@
 #include "spec/resources.h"
 
+#include <ctype.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
@@ -9,6 +11,7 @@
 #define BERTH_LIMIT_UNIFIED 256
 #define BERTH_LIMIT_HUGEPAGES 64
 #define BERTH_LIMIT_RESOURCE_TEXT 4096
+#define BERTH_LIMIT_CPU_NUMBER 65535 /* of processors and memory nodes */
 enum { OOM_MIN = -1000, OOM_MAX = 1000 };
 
 struct number {
@@ -64,12 +67,37 @@ static int merge_numbers(json_t *res, const Runtime__V1__LinuxContainerResources
 	return 0;
 }
 
+/* "0-3,7". */
+static bool is_number_list(const char *s)
+{
+	for (;; s++) {
+		unsigned long first, last;
+		char *end;
+
+		if (!isdigit((unsigned char)*s))
+			return false;
+		first = last = strtoul(s, &end, 10);
+		if (*end == '-') {
+			if (!isdigit((unsigned char)end[1]))
+				return false;
+			last = strtoul(end + 1, &end, 10);
+		}
+		if (last < first || last > BERTH_LIMIT_CPU_NUMBER)
+			return false;
+		if (!*end)
+			return true;
+		if (*end != ',')
+			return false;
+		s = end;
+	}
+}
+
 static int merge_cpuset(json_t *res, const char *key, const char *s, struct berth_error **ret_err)
 {
 	if (!spec_is_set(s))
 		return 0;
 	size_t n = strnlen(s, BERTH_LIMIT_RESOURCE_TEXT + 1);
-	if (n > BERTH_LIMIT_RESOURCE_TEXT || strspn(s, "0123456789,-") != n)
+	if (n > BERTH_LIMIT_RESOURCE_TEXT || !is_number_list(s))
 		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 		        "resources.%s: \"%.64s\" is no list of numbers and ranges", key, s);
 	json_object_set_new(res, key, json_string(s));

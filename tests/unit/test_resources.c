@@ -155,10 +155,41 @@ static void test_resources_merge(void **state)
 	berth_arena_free(arena);
 }
 
+static void test_resources_cpuset(void **state)
+{
+	struct fixture *f = *state;
+	static const char *const good[] = {"0", "0-3", "0,2-5,7", "65535", "00-01", "3-3"};
+	static const char *const bad[] = {"99-", "-", "-1", ",", "1,", ",1", "1,,2", "1--2", "3-2",
+	        "1-2-3", "65536", "99999999999999999999", "0-99999999999999999999", " 1", "1 ",
+	        "1\n", "0x1", "+1", "1-+2", "a"};
+	for (size_t way = 0; way < 2; way++) {
+		Runtime__V1__LinuxContainerResources change =
+		        RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+		char **member = way ? &change.cpuset_mems : &change.cpuset_cpus;
+		for (size_t i = 0; i < BERTH_ARRAY_LEN(good); i++) {
+			json_t *r = NULL;
+			*member = S(good[i]);
+			if (berth_resources_merge("c", NULL, &change, &r, &f->err) < 0)
+				fail_msg("%s", f->err->msg);
+			json_decref(r);
+		}
+		for (size_t i = 0; i < BERTH_ARRAY_LEN(bad); i++) {
+			json_t *r = NULL;
+			*member = S(bad[i]);
+			if (berth_resources_merge("c", NULL, &change, &r, &f->err) == 0)
+				fail_msg("\"%s\" is taken", bad[i]);
+			assert_int_equal(f->err->code, BERTH_INVALID_ARGUMENT);
+			assert_non_null(strstr(f->err->msg, way ? "cpuset_mems" : "cpuset_cpus"));
+			f->err = berth_error_free(f->err);
+		}
+	}
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {T(test_signals), T(test_resources_merge)};
+	const struct CMUnitTest tests[] = {
+	        T(test_signals), T(test_resources_merge), T(test_resources_cpuset)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
