@@ -47,8 +47,10 @@ struct berth_monitor_spec {
 	const char *pid_file; /* absolute; where argv writes the init's pid (host pid namespace) */
 	const char *console_socket; /* with BERTH_IO_TTY; relative = from cwd (sun_path is short) */
 	uint32_t flags;             /* BERTH_IO_* */
-	int cancel_fd;        /* readable = give up: all that was started is killed; -1 = none */
-	uint64_t deadline_ns; /* CLOCK_MONOTONIC, 0 = none */
+	/* Readable = give up; -1 = none. argv may still end by itself for a moment, with success,
+	 * too; then all that was started is killed. */
+	int cancel_fd;
+	uint64_t deadline_ns; /* CLOCK_MONOTONIC, 0 = none; the same past it */
 };
 
 /* [worker] Starts a monitor and waits until argv has ended. On success the monitor's end is

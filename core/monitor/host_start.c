@@ -18,6 +18,9 @@
 
 #define REPORT_MAX (BERTH_MON_STDERR_MAX * 6 + 4096) /* escaping makes \u00XX of a byte */
 #define GONE_WAIT_MS 5000
+/* Past the deadline or a cancel: a runtime that is killed leaves half a container, one that ends by
+ * itself does not. */
+#define GRACE_NS 1500000000ull
 
 static char **command_line(const struct berth_monitor_spec *s)
 {
@@ -57,15 +60,28 @@ static int remaining_ms(uint64_t deadline_ns)
 	return ms > INT32_MAX ? INT32_MAX : (int)ms;
 }
 
-/* Reads the report up to EOF. */
+static int too_late(
+        const struct berth_monitor_spec *s, bool cancelled, struct berth_error **ret_err)
+{
+	return cancelled ? berth_error_set(ret_err, BERTH_CANCELLED, "%s: cancelled during %s",
+	                           s->id, s->argv[0])
+	                 : berth_error_set(ret_err, BERTH_DEADLINE_EXCEEDED,
+	                           "%s: %s has not ended in time", s->id, s->argv[0]);
+}
+
+/* Reads the report up to EOF. One that comes within the grace counts: what was done is known then.
+ */
 static int await_report(const struct berth_monitor_spec *s, int fd, struct berth_buf *report,
         struct berth_error **ret_err)
 {
+	uint64_t until = s->deadline_ns ? s->deadline_ns + GRACE_NS : 0;
+	bool cancelled = false, warned = false;
 	char chunk[4096];
+
 	for (;;) {
-		struct pollfd p[2] = {
-		        {.fd = fd, .events = POLLIN}, {.fd = s->cancel_fd, .events = POLLIN}};
-		int n = poll(p, 2, remaining_ms(s->deadline_ns));
+		struct pollfd p[2] = {{.fd = fd, .events = POLLIN},
+		        {.fd = warned ? -1 : s->cancel_fd, .events = POLLIN}};
+		int n = poll(p, 2, remaining_ms(until));
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -82,12 +98,14 @@ static int await_report(const struct berth_monitor_spec *s, int fd, struct berth
 				return berth_error_set(ret_err, BERTH_INTERNAL,
 				        "%s: the report of its monitor is too long", s->id);
 			berth_buf_add(report, chunk, (size_t)r);
-		} else if (s->deadline_ns && berth_now_ns() >= s->deadline_ns) {
-			return berth_error_set(ret_err, BERTH_DEADLINE_EXCEEDED,
-			        "%s: %s has not ended in time", s->id, s->argv[0]);
+		} else if (until && berth_now_ns() >= until) {
+			return too_late(s, cancelled, ret_err);
 		} else if (p[1].revents) {
-			return berth_error_set(ret_err, BERTH_CANCELLED, "%s: cancelled during %s",
-			        s->id, s->argv[0]);
+			/* An op's is readable past its deadline, too. */
+			uint64_t now = berth_now_ns();
+			warned = true;
+			cancelled = !s->deadline_ns || now < s->deadline_ns;
+			until = until && until < now + GRACE_NS ? until : now + GRACE_NS;
 		}
 	}
 }

@@ -87,17 +87,16 @@ berth_status runc_create(struct berth_op *op, void *self, const struct berth_ctr
 		(void)unlink(log);
 		return BERTH_OK;
 	}
-	const char *msg = st == BERTH_E_UNKNOWN ? runc_log_message(op, r, log) : NULL;
+	if (st == BERTH_E_UNKNOWN)
+		st = runc_explain(op, r, "create", a->id, log, st);
 	if (exists(runc_state_dir(op, r, a->id)) && !r->h->op_cancelled(op)) {
 		/* What it left behind; its own failure would hide the first one. A cancelled op
 		 * runs nothing more: there remove() does it. */
 		const char *undo[] = {"delete", "--force", a->id, NULL};
 		(void)runc_command(op, r, "delete", a->id, undo, NULL);
-		if (!msg && st == BERTH_E_UNKNOWN)
-			msg = "the runtime failed";
 	}
 	remove_files(op, r, a->id);
-	return msg ? r->h->fail(op, st, 0, runc_printf(op, r, "create %s: %s", a->id, msg)) : st;
+	return st;
 }
 
 berth_status runc_start(struct berth_op *op, void *self, const struct berth_ctr_args *a)

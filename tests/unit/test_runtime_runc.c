@@ -431,6 +431,75 @@ static void a_hanging_create_is_cancelled(void **state)
 	assert_int_equal(lstat(path, &st), -1);
 }
 
+static void set_later(void *arg)
+{
+	usleep(200000);
+	berth_cancel_set(arg);
+}
+
+static int create_in_time(struct env *e, struct berth_instance *i, struct berth_cancel *cancel,
+        uint64_t deadline_ns, struct berth_error **err)
+{
+	struct berth_ctr_args a = {.size = sizeof(a), .id = "c1", .bundle = e->bundle};
+	struct berth_call *c = berth_call_new(i, BERTH_OP_RUNTIME_CREATE, "c1");
+	struct berth_pool *pool = berth_pool_new(
+	        &(struct berth_pool_opts){.name = "later", .max_threads = 1, .max_queued = 1});
+
+	berth_call_set_cancel(c, cancel);
+	berth_call_set_deadline(c, deadline_ns);
+	assert_int_equal(cancel ? berth_pool_run(pool, set_later, cancel) : 0, 0);
+	int r = berth_call_run(c, &a, NULL, err);
+	berth_pool_free(pool);
+	berth_call_free(c);
+	return r;
+}
+
+/* Late, but it ends by itself: killed in the middle, runc would leave half a container. */
+static void a_slow_create_may_end(void **state)
+{
+	struct env *e = *state;
+	struct berth_error *err = NULL;
+	char script[128];
+	static const char text[] =
+	        "#!/bin/sh\ncase \"$*\" in *\" create \"*) sleep `cat \"$0.time\"`;; esac\n"
+	        "exec runc \"$@\"\n";
+
+	snprintf(script, sizeof(script), "%s/slow", e->dir);
+	assert_int_equal(
+	        berth_write_file_atomic(AT_FDCWD, script, text, strlen(text), 0755, false), 0);
+	_cleanup_free_ char *time = berth_asprintf("%s.time", script);
+	assert_int_equal(berth_write_file_atomic(AT_FDCWD, time, "0.8", 3, 0644, false), 0);
+	struct berth_instance *slow = make_instance(e, script);
+	write_config(e, "false", "[\"sleep\",\"100\"]");
+	for (int way = 0; way < 2; way++) {
+		struct berth_cancel *cancel = way == 0 ? berth_cancel_new() : NULL;
+		uint64_t deadline = berth_now_ns() + (way == 0 ? 60000000000u : 200000000u);
+		if (create_in_time(e, slow, cancel, deadline, &err) < 0)
+			fail_msg("%s", err->msg);
+		berth_cancel_unref(cancel);
+		assert_int_equal(status(e, NULL), BERTH_ST_CREATED);
+		berth_monitor_watch(e->rt, "c1", e->bundle);
+		must(e, BERTH_OP_RUNTIME_KILL, (struct berth_ctr_args){.signal = SIGKILL});
+		run_until(e, &e->exits, way + 1);
+		must(e, BERTH_OP_RUNTIME_REMOVE, (struct berth_ctr_args){0});
+		berth_monitor_destroy(e->ctr);
+		for (int i = 0; i < 5000 && busy(e); i++) {
+			uv_run(berth_loop_uv(e->loop), UV_RUN_NOWAIT);
+			usleep(1000);
+		}
+	}
+	/* Too slow: the grace has an end, and the cause is told. */
+	assert_int_equal(berth_write_file_atomic(AT_FDCWD, time, "1000", 4, 0644, false), 0);
+	struct berth_cancel *cancel = berth_cancel_new();
+	uint64_t before = berth_now_ns();
+	assert_int_equal(create_in_time(e, slow, cancel, berth_now_ns() + 60000000000u, &err), -1);
+	berth_cancel_unref(cancel);
+	assert_int_equal(err->code, BERTH_CANCELLED);
+	berth_error_free(err);
+	assert_in_range(berth_now_ns() - before, 1600000000u, 10000000000u);
+	assert_int_equal(status(e, NULL), 100 + BERTH_NOT_FOUND);
+}
+
 static void abort_it(void *arg)
 {
 	struct env *e = arg;
@@ -512,6 +581,7 @@ int main(int argc, char **argv)
 	        cmocka_unit_test_setup_teardown(a_new_daemon_adopts, setup, teardown),
 	        cmocka_unit_test_setup_teardown(the_code_survives_the_monitor, setup, teardown),
 	        cmocka_unit_test_setup_teardown(a_hanging_create_is_cancelled, setup, teardown),
+	        cmocka_unit_test_setup_teardown(a_slow_create_may_end, setup, teardown),
 	        cmocka_unit_test_setup_teardown(
 	                a_create_of_a_dead_daemon_is_aborted, setup, teardown),
 	        cmocka_unit_test_setup_teardown(runtimes_tell_what_they_can, setup, teardown),
