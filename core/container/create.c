@@ -136,6 +136,12 @@ static int resolve_image(struct berth_container *c, struct berth_error **ret_err
 		                : berth_error_set(ret_err, BERTH_NOT_FOUND,
 		                          "container %s: image \"%s\" is not on this node", c->name,
 		                          spec->image);
+	const char *artifact = json_string_value(json_object_get(image->record, "artifact"));
+	if (artifact)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "container %s: \"%s\" is an artifact (%.100s), not an image: it can be "
+		        "mounted, not run",
+		        c->name, spec->image, artifact);
 	c->image_id = berth_strdup(image->id);
 	c->parent = berth_strdup(berth_image_chain_id(image));
 	c->image_ref = berth_strdup(spec->user_specified_image && *spec->user_specified_image

@@ -191,6 +191,11 @@ static int start(struct pull_decoder *d, struct berth_error **ret_err)
 	return choose(d, ret_err) < 0 ? -1 : feed(d, d->head, d->n_head, ret_err);
 }
 
+void pull_decoder_plain(struct pull_decoder *d)
+{
+	d->form = FORM_PLAIN;
+}
+
 int pull_decoder_feed(struct pull_decoder *d, const void *p, size_t n, struct berth_error **ret_err)
 {
 	if (d->form == FORM_UNKNOWN) {

@@ -12,6 +12,8 @@ struct pull_decoder;
 
 struct pull_decoder *pull_decoder_new(struct pull_queue *q); /* the queue is borrowed */
 struct pull_decoder *pull_decoder_free(struct pull_decoder *d);
+/* Before the first byte: what comes is passed on as it is. */
+void pull_decoder_plain(struct pull_decoder *d);
 /* Fails with DATA_LOSS on a damaged stream, UNIMPLEMENTED on bzip2 and xz, RESOURCE_EXHAUSTED
  * above BERTH_LIMIT_LAYER_BYTES, CANCELLED where the queue's reader has stopped. */
 int pull_decoder_feed(struct pull_decoder *d, const void *p, size_t n,

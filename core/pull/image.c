@@ -6,6 +6,8 @@
 #include "base/mem.h"
 #include "pull/protocol.h"
 
+#define TITLE "org.opencontainers.image.title"
+
 struct pull_manifest *pull_manifest_free(struct pull_manifest *m)
 {
 	if (!m)
@@ -15,6 +17,7 @@ struct pull_manifest *pull_manifest_free(struct pull_manifest *m)
 		pull_desc_finish(&m->layers[i]);
 	free(m->layers);
 	json_decref(m->annotations);
+	free(m->artifact);
 	free(m);
 	return NULL;
 }
@@ -121,16 +124,16 @@ static bool is_one_of(const char *s, const char *const *list)
 	return false;
 }
 
-static int check_media_types(const struct pull_manifest *m, struct berth_error **ret_err)
+/* A config of another type, or none, makes it an artifact. */
+static int check_media_types(
+        struct pull_manifest *m, const char *artifact_type, struct berth_error **ret_err)
 {
 	static const char *const configs[] = {"application/vnd.oci.image.config.v1+json",
 	        "application/vnd.docker.container.image.v1+json", "application/octet-stream", "",
 	        NULL};
 
 	if (!is_one_of(m->config.media_type, configs))
-		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
-		        "it is no container image: its config is of type '%.100s'",
-		        m->config.media_type);
+		m->artifact = berth_strdup(*artifact_type ? artifact_type : m->config.media_type);
 	for (size_t i = 0; i < m->n_layers; i++)
 		if (strstr(m->layers[i].media_type, "+encrypted"))
 			return berth_error_set(ret_err, BERTH_UNIMPLEMENTED,
@@ -156,12 +159,14 @@ static int parse_manifest(const json_t *root, struct pull_manifest *m, struct be
 	json_array_foreach (layers, i, e) {
 		if (pull_desc_parse(e, &m->layers[i], ret_err) < 0)
 			return berth_error_wrap(ret_err, "layer %zu", i + 1);
+		m->layers[i].title = berth_strdup(json_string_value(
+		        json_object_get(json_object_get(e, "annotations"), TITLE)));
 		m->n_layers++;
 	}
 	json_t *annotations = json_object_get(root, "annotations");
 	if (json_is_object(annotations))
 		m->annotations = json_incref(annotations);
-	return check_media_types(m, ret_err);
+	return check_media_types(m, string_at(root, "artifactType"), ret_err);
 }
 
 enum kind { KIND_UNKNOWN, KIND_MANIFEST, KIND_INDEX, KIND_SCHEMA1 };

@@ -18,6 +18,7 @@ struct pull_manifest {
 	struct pull_desc *layers;
 	size_t n_layers;
 	json_t *annotations; /* an object or NULL */
+	char *artifact;      /* its type where it is one (pull/artifact.h), else NULL: an image */
 };
 
 struct pull_manifest *pull_manifest_free(struct pull_manifest *m);

@@ -6,6 +6,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "pull/artifact.h"
 #include "pull/decode.h"
 #include "pull/kept.h"
 #include "pull/protocol.h"
@@ -110,15 +111,31 @@ static int stream_blob(struct run *r, struct pull_source *source, struct berth_e
 	return result < 0 ? berth_error_move(ret_err, &err) : 0;
 }
 
+/* An artifact's blob is a file: a tar stream is made around it. */
+static int wrap(struct run *r, bool before, struct berth_error **ret_err)
+{
+	size_t len;
+
+	if (!r->l->file)
+		return 0;
+	if (before)
+		pull_decoder_plain(r->decoder);
+	_cleanup_free_ char *part = before ? pull_artifact_head(r->l->file, r->l->desc->size, &len)
+	                                   : pull_artifact_tail(r->l->desc->size, &len);
+	return pull_decoder_feed(r->decoder, part, len, ret_err);
+}
+
 static int read_blob(struct run *r, struct pull_source *source, struct berth_error **ret_err)
 {
-	int result = stream_blob(r, source, ret_err);
+	int result = wrap(r, true, ret_err);
 
+	if (result == 0)
+		result = stream_blob(r, source, ret_err);
 	if (result < 0)
 		pull_kept_mark(r->kept, r->blob);
 	/* A wrong digest is the cause, a stream that does not decompress its effect. */
 	else if (check_blob(r, ret_err) == 0)
-		return pull_decoder_finish(r->decoder, ret_err);
+		return wrap(r, false, ret_err) < 0 ? -1 : pull_decoder_finish(r->decoder, ret_err);
 	if ((*ret_err)->code == BERTH_DATA_LOSS)
 		pull_kept_forget(r->kept);
 	return -1;
@@ -160,6 +177,8 @@ static int unpack(struct run *r, struct berth_error **ret_err)
 	if (n < 0)
 		return berth_error_set(ret_err, BERTH_CANCELLED, "the stream ended too early");
 	char diff_id[PULL_DIGEST_SIZE];
+	if (r->l->file)
+		return 0; /* the blob's digest says it all */
 	pull_hasher_final(r->tar, diff_id);
 	if (strcmp(diff_id, r->l->diff_id) != 0)
 		return berth_error_set(ret_err, BERTH_DATA_LOSS,

@@ -13,6 +13,8 @@ struct pull_layer {
 	size_t n; /* index in the image */
 	const struct pull_desc *desc;
 	const char *diff_id;
+	const char
+	        *file; /* the blob is a file of this name (pull/artifact.h); NULL: a tar stream */
 };
 
 /* Asks berthd for the directory, fills it and reports it. The error names the layer. */

@@ -49,7 +49,9 @@
  *    compressed layers + config, "created" | absent, "os", "architecture", "variant" | absent (the text of the config),
  *    "layers": [{"diff_id","chain_id","digest","size"}...],
  *    "config": {"user","env":[],"entrypoint":[],"cmd":[],"working_dir","volumes":[],"stop_signal","labels":{},
- *    "exposed_ports":[]}, "annotations": {}}
+ *    "exposed_ports":[]}, "annotations": {}, "artifact": its type | absent}
+ * An artifact (core/pull/artifact.h): "id" is the manifest's digest, "config" is empty, and a "diff_id" names a file and
+ * its blob.
  * ChainID: OCI image-spec, config.md: the first layer's is its DiffID, then sha256 of "PARENT DIFFID".
  */
 #ifndef BERTH_PULL_PROTOCOL_H

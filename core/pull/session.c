@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/mem.h"
+#include "pull/artifact.h"
 #include "pull/layer.h"
 #include "pull/protocol.h"
 
@@ -49,9 +50,14 @@ static void *run_layers(void *arg)
 
 	while (take_next(w, &n)) {
 		_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+		_cleanup_free_ char *file = NULL;
+		const struct pull_manifest *m = w->image->manifest;
+		if (m->artifact && pull_artifact_name(&m->layers[n], &file, &err) < 0)
+			fail(w, err);
 		struct pull_layer l = {.n = n,
-		        .desc = &w->image->manifest->layers[n],
-		        .diff_id = w->config->diff_ids[n]};
+		        .desc = &m->layers[n],
+		        .diff_id = w->config->diff_ids[n],
+		        .file = file};
 		if (pull_layer_run(&l, w->image->source, w->s->wire, w->s->whiteout, &err) < 0)
 			fail(w, err);
 	}
@@ -102,7 +108,8 @@ static int send_record(const struct pull_session *s, const struct pull_image *im
 	for (size_t i = 0; i < m->n_layers; i++)
 		size += m->layers[i].size;
 	json_object_set_new(rec, "v", json_integer(1));
-	json_object_set_new(rec, "id", json_string(m->config.digest));
+	/* Many artifacts have one and the same config: an empty one. */
+	json_object_set_new(rec, "id", json_string(m->artifact ? image->digest : m->config.digest));
 	json_object_set_new(rec, "digest", json_string(image->digest));
 	if (image->index_digest)
 		json_object_set_new(rec, "index_digest", json_string(image->index_digest));
@@ -151,10 +158,14 @@ int pull_session_image(
 	_cleanup_(pull_config_finish) struct pull_config config = {0};
 	size_t len = 0;
 
-	if (pull_source_read(image->source, &m->config, "config", BERTH_LIMIT_IMAGE_CONFIG, &text,
-	            &len, ret_err) < 0 ||
-	        pull_config_parse(text, len, &config, ret_err) < 0)
+	if (m->artifact) {
+		if (pull_artifact_config(m, &config, ret_err) < 0)
+			return -1;
+	} else if (pull_source_read(image->source, &m->config, "config", BERTH_LIMIT_IMAGE_CONFIG,
+	                   &text, &len, ret_err) < 0 ||
+	           pull_config_parse(text, len, &config, ret_err) < 0) {
 		return -1;
+	}
 	if (config.n_diff_ids != m->n_layers)
 		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 		        "the config has %zu layers, the manifest %zu", config.n_diff_ids,

@@ -9,6 +9,7 @@ void pull_desc_finish(struct pull_desc *d)
 {
 	free(berth_take(d->media_type));
 	free(berth_take(d->path));
+	free(berth_take(d->title));
 }
 
 int pull_collect(void *arg, const void *p, size_t n)

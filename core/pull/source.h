@@ -16,6 +16,7 @@ struct pull_desc {
 	char *media_type; /* "" where there is none */
 	uint64_t size;    /* 0 where it is not known: docker-archive */
 	char *path;       /* docker-archive: its name there; no digest is known then */
+	char *title;      /* of an artifact's blob; NULL where it has none */
 };
 
 void pull_desc_finish(struct pull_desc *d);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "pull/artifact.h"
 #include "pull/auth.h"
 #include "pull/image.h"
 #include "pull/protocol.h"
@@ -17,6 +18,28 @@ static void must(bool ok)
 {
 	if (!ok)
 		abort();
+}
+
+static void artifact(const struct pull_manifest *m)
+{
+	struct pull_config c;
+	struct berth_error *err = NULL;
+
+	if (pull_artifact_config(m, &c, &err) < 0) {
+		berth_error_free(err);
+		return;
+	}
+	must(c.n_diff_ids == m->n_layers);
+	for (size_t i = 0; i < m->n_layers; i++) {
+		_cleanup_free_ char *name = NULL;
+		size_t len = 0;
+		must(pull_artifact_name(&m->layers[i], &name, &err) == 0);
+		_cleanup_free_ char *head = pull_artifact_head(name, m->layers[i].size, &len);
+		must(len % 512 == 0 && *name != '/' && !strstr(name, "/../"));
+		_cleanup_free_ char *tail = pull_artifact_tail(m->layers[i].size, &len);
+		must((len + m->layers[i].size) % 512 == 0);
+	}
+	pull_config_finish(&c);
 }
 
 static void document(const char *text, size_t len)
@@ -36,6 +59,8 @@ static void document(const char *text, size_t len)
 	for (size_t i = 0; doc.manifest && i < doc.manifest->n_layers; i++)
 		must(pull_digest_valid(doc.manifest->layers[i].digest));
 	must(!doc.manifest || doc.manifest->n_layers <= BERTH_LIMIT_IMAGE_LAYERS);
+	if (doc.manifest && doc.manifest->artifact)
+		artifact(doc.manifest);
 	pull_doc_finish(&doc);
 }
 

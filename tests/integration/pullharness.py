@@ -293,6 +293,26 @@ class Image:
         return {"mediaType": media, "digest": sha(data), "size": len(data)}
 
 
+class Artifact:
+    """files: (title or None, content, annotations...) of an OCI artifact; its config is the empty one."""
+
+    def __init__(self, files, kind="application/vnd.acme.model", media="application/octet-stream", **manifest):
+        self.blobs = {}
+        descs = []
+        for title, data in files:
+            d = self.put(data, media)
+            if title is not None:
+                d["annotations"] = {"org.opencontainers.image.title": title}
+            descs.append(d)
+        doc = {"schemaVersion": 2, "mediaType": OCI_M, "artifactType": kind,
+               "config": self.put(b"{}", "application/vnd.oci.empty.v1+json"), "layers": descs, **manifest}
+        self.doc = doc
+        self.manifest = json.dumps(doc).encode()
+        self.desc = self.put(self.manifest, OCI_M)
+
+    put = Image.put
+
+
 def index_of(images, media=OCI_I, platforms=True):
     """(bytes, blobs) of an index of images."""
     entries, blobs = [], {}

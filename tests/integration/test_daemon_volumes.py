@@ -171,6 +171,32 @@ def test_killed_while_it_is_removed(make_daemon, point):
     assert views(d) == [] and d.ctrs() == []
 
 
+# ---- artifacts ----
+
+def test_artifact(real):
+    d = real
+    big = os.urandom(200000)
+    a = pullharness.Artifact([("model/weights.bin", big), ("config.json", b"{}\n"), (None, b"nameless\n")])
+    name = "localhost/berth/model:1"
+    aid = d.import_image(a, name)
+    assert aid == pullharness.sha(a.manifest)
+    i, = [x for x in d.img.ListImages(pb().ListImagesRequest()).images if x.id == aid]
+    assert list(i.repo_tags) == [name] and i.size == len(big) + 3 + 9 + 2
+    pod = d.run_pod()
+    with fails("INVALID_ARGUMENT", "artifact", "not run"):
+        d.create(pod, "sh", image=name)
+    mounts = [image_mount(image=name), image_mount("/f", image=aid, image_sub_path="model/weights.bin")]
+    cid = d.run_ctr(pod, "sleep", "100", mounts=mounts)
+    assert d.sh(cid, "wc -c < /f; cat /vol/config.json /vol/" + pullharness.sha(b"nameless\n")[7:]).split("\n") == \
+        [str(len(big)), "{}", "nameless", ""]
+    assert d.sh(cid, "cat /vol/model/weights.bin | wc -c").strip() == str(len(big))
+    assert d.exec(cid, "touch", "/vol/x").exit_code != 0
+    with fails("FAILED_PRECONDITION", cid):
+        d.img.RemoveImage(pb().RemoveImageRequest(image=pb().ImageSpec(image=name)))
+    d.remove_ctr(cid)
+    d.img.RemoveImage(pb().RemoveImageRequest(image=pb().ImageSpec(image=name)))
+
+
 # ---- recursively read-only, by a runtime that does not know it ----
 
 def test_recursive_read_only(real):

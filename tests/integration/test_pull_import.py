@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 
-from pullharness import (D2_M, OCI_I, OCI_L, Image, PullError, Tar, archive_of, chain_ids,
+from pullharness import (D2_M, OCI_I, OCI_L, Artifact, Image, PullError, Tar, archive_of, chain_ids,
                          docker_archive, gz, index_of, layout, run_import, sha, write_layout, zst)
 
 CONFIG = {"User": "7:8", "Env": ["A=b", "PATH=/bin"], "Entrypoint": ["/e"], "Cmd": ["c", "d"],
@@ -267,13 +267,56 @@ def test_odd_manifests(tmp_path):
         (dict(layers=[{"digest": sha(b"x"), "size": 1}] * 501), "at most 500"),
         (dict(manifests=[]), "neither an image manifest nor an index"),
         (dict(schemaVersion=1), "schema 1"),
-        (dict(config={"digest": sha(b"x"), "size": 1, "mediaType": "application/vnd.helm"}),
-         "no container image"),
     ]
     for i, (over, match) in enumerate(cases):
         im = Image([t], manifest=over)
         with pytest.raises(PullError, match=match):
             run_import(tmp_path, layout(tmp_path, im, dirname=f"m{i}"))
+
+
+def test_an_artifact_is_files(tmp_path):
+    long = "d/" + "n" * 200 + "/" + "f" * 120
+    block = os.urandom(512)
+    files = [("model.bin", os.urandom(300000)), ("sub/dir/x.json", b"{}"), (None, b"nameless"), (long, block),
+             ("packed.tar.gz", gz(Tar().add("inside").bytes())), ("empty", b"")]
+    a = Artifact(files, annotations={"k": "v"})
+    p = run_import(tmp_path, layout(tmp_path, a))
+    for n, (title, data) in enumerate(files):
+        name = title if title is not None else sha(data)[7:]
+        path = f"{p.layer_dir(0, n)}/{name}"
+        assert open(path, "rb").read() == data
+        st = os.stat(path)
+        assert (st.st_uid, st.st_gid, st.st_mode & 0o7777) == (0, 0, 0o644)
+    r, = p.records
+    assert r["id"] == r["digest"] == sha(a.manifest) and r["artifact"] == "application/vnd.acme.model"
+    assert r["annotations"] == {"k": "v"} and r["config"]["cmd"] == []
+    assert r["size"] == sum(len(x) for _, x in files) + 2
+    diffs = [x["diff_id"] for x in r["layers"]]
+    assert len(set(diffs)) == len(files) and [x["chain_id"] for x in r["layers"]] == chain_ids(diffs)
+    # the same blob of another name is another layer, and one of the same name the same
+    b = Artifact([("other.bin", files[0][1])])
+    c = Artifact([files[0]])
+    other, = run_import(tmp_path, layout(tmp_path, b, dirname="b")).records
+    same, = run_import(tmp_path, layout(tmp_path, c, dirname="c")).records
+    assert other["layers"][0]["diff_id"] not in diffs and same["layers"][0]["diff_id"] == diffs[0]
+    assert len({r["id"], other["id"], same["id"]}) == 3
+    # without a type of its own it has its config's
+    d = Artifact([("x", b"y")], artifactType="")
+    assert run_import(tmp_path, layout(tmp_path, d, dirname="d")).records[0]["artifact"] == \
+        "application/vnd.oci.empty.v1+json"
+
+
+@pytest.mark.parametrize("title", ["/abs", "dir/", "a/../b", "..", "./x", "a//b", "a/.wh.b", "new\nline", "x" * 5000])
+def test_an_artifact_with_an_odd_title(tmp_path, title):
+    refused(tmp_path, layout(tmp_path, Artifact([("fine", b"1"), (title, b"2")])), "no name of a file", 3)
+
+
+def test_an_artifact_whose_blob_is_another(tmp_path):
+    a = Artifact([("f", b"right")])
+    d = layout(tmp_path, a)
+    with open(f"{d}/blobs/sha256/{sha(b'right')[7:]}", "wb") as f:
+        f.write(b"wrong")
+    refused(tmp_path, d, "digest", 15)
 
 
 def test_odd_configs(tmp_path):

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from fakeregistry import Registry
-from pullharness import (D2_L, D2_M, OCI_I, Image, PullError, Tar, chain_ids, gz, index_of,
+from pullharness import (D2_L, D2_M, OCI_I, Artifact, Image, PullError, Tar, chain_ids, gz, index_of,
                          run_pull, sha, zst)
 
 
@@ -59,6 +59,17 @@ def test_pull_by_tag_and_by_digest(tmp_path, reg, pack):
     check(run_pull(tmp_path, f"{reg.host}/a/b:1@{im.desc['digest']}"), im)
     agents = {h["User-Agent"] for _, _, h, _ in reg.log}
     assert len(agents) == 1 and agents.pop().startswith("berth/")
+
+
+def test_an_artifact(tmp_path, reg):
+    files = [("model.bin", os.urandom(100000)), ("config/x.json", b"{}")]
+    a = Artifact(files)
+    p = run_pull(tmp_path, reg.push("models/m", "1", a))
+    r, = p.records
+    assert r["id"] == r["digest"] == sha(a.manifest) and r["artifact"] == "application/vnd.acme.model"
+    for n, (name, data) in enumerate(files):
+        with open(f"{p.layer_dir(0, n)}/{name}", "rb") as f:
+            assert f.read() == data
 
 
 def test_lists_and_indexes(tmp_path, reg):
