@@ -180,7 +180,7 @@ static void begin_work(void *arg)
 	}
 	s->begun = r == 0;
 	if (r < 0) {
-		berth_error_wrap(&err, "container %s: exec", c->id);
+		berth_error_wrap(&err, "container %s: exec \"%.128s\"", c->id, s->argv[0]);
 		s->err = err;
 	}
 }

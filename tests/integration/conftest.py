@@ -8,6 +8,13 @@ sys.path.insert(0, os.path.dirname(__file__))
 sys.dont_write_bytecode = True
 
 
+def pytest_generate_tests(metafunc):
+    """A file with RUNTIMES runs its tests with a daemon for each of them."""
+    runtimes = getattr(metafunc.module, "RUNTIMES", None)
+    if runtimes and "shared_real" in metafunc.fixturenames:
+        metafunc.parametrize("shared_real", runtimes, indirect=True, scope="module")
+
+
 def _daemon(request, image=True, **kw):
     import daemon
     d = daemon.Daemon(**kw)
@@ -24,7 +31,13 @@ def _daemon(request, image=True, **kw):
 @pytest.fixture(scope="module")
 def shared_real(request):
     """One berthd with the real plugins and a busybox image for all tests of a file."""
-    d = _daemon(request)
+    kw = {}
+    if hasattr(request, "param"):
+        import daemon
+        if not os.path.exists(daemon.RUNTIMES[request.param]):
+            pytest.skip(f"no {request.param} on this machine")
+        kw["runtime"] = request.param
+    d = _daemon(request, **kw)
     yield d
     d.close()
 

@@ -21,6 +21,7 @@ REPO = pullharness.REPO
 BUSYBOX = "/bin/busybox"
 CNI_BIN = "/usr/lib/cni"
 RUNC = "/usr/sbin/runc"
+RUNTIMES = {"runc": RUNC, "crun": "/usr/bin/crun"}
 APPLETS = ("sh echo cat true false sleep seq yes dd head tail tr ls ps id printf mount hostname nc kill test stat env "
            "mkdir touch grep wc readlink ip ping wget httpd date sync rm setsid").split()
 IMAGE = "localhost/berth/busybox:1"
@@ -165,7 +166,7 @@ def busybox_image(**kw):
 class Daemon:
     counter = 0
 
-    def __init__(self, fake=False, config=None, cni=True, env=None):
+    def __init__(self, fake=False, config=None, cni=True, env=None, runtime="runc"):
         Daemon.counter += 1
         self.tmp = tempfile.mkdtemp(prefix="berth-")
         os.chmod(self.tmp, 0o711)
@@ -181,6 +182,7 @@ class Daemon:
         self.stderr_path = f"{self.tmp}/stderr"
         open(self.stderr_path, "w").close()
         self.fake = fake
+        self.runtime = runtime
         self.env = env or {}
         self.proc = self.channel = None
         self.names = 0
@@ -217,9 +219,9 @@ class Daemon:
                 plugins["net-cni"] = {"path": lib["net-cni"], "conf_dir": self.cni_dir, "bin_dirs": [CNI_BIN]}
             c.update(plugins=plugins, storage={"driver": "storage-overlay"},
                      network={"plugin": "net-cni" if lib["net-cni"] else ""},
-                     runtimes={"default": "runc",
-                               "handlers": {"runc": {"plugin": "runtime-runc", "path": RUNC,
-                                                     "root": f"{self.tmp}/runc"}}})
+                     runtimes={"default": self.runtime,
+                               "handlers": {self.runtime: {"plugin": "runtime-runc", "path": RUNTIMES[self.runtime],
+                                                           "root": f"{self.tmp}/runc"}}})
         for k, v in over.items():
             c[k] = {**c.get(k, {}), **v} if isinstance(v, dict) else v
         with open(f"{self.tmp}/berth.yaml", "w") as f:
@@ -243,9 +245,10 @@ class Daemon:
         full.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0:exitcode=99")
         full.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1:exitcode=99")
         self.err = open(self.stderr_path, "ab")
-        self.proc = subprocess.Popen([os.path.join(build_dir(), "core/berthd"), "--config", f"{self.tmp}/berth.yaml",
-                                      "--helpers", self.helpers], stdin=subprocess.DEVNULL, stdout=self.err,
-                                     stderr=self.err, env=full, cwd="/")
+        argv = [os.path.join(build_dir(), "core/berthd"), "--config", f"{self.tmp}/berth.yaml", "--helpers", self.helpers]
+        if self.runtime == "crun":  # it refuses a hybrid of cgroup v1 and v2: its daemon does not see the v2 part
+            argv = ["unshare", "-m", "sh", "-c", "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"", "sh"] + argv
+        self.proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.err, stderr=self.err, env=full, cwd="/")
         if wait:
             self.connect()
         return self

@@ -9,6 +9,7 @@ import pytest
 from daemon import fails, needs_daemon, pb, wait_for
 
 pytestmark = needs_daemon
+RUNTIMES = ["runc", "crun"]
 
 
 @pytest.fixture
