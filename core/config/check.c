@@ -164,13 +164,16 @@ static void fill_text(struct check *k, const struct berth_key *key, const struct
 static void fill_paths(struct check *k, const struct berth_key *key, const struct berth_yaml *n)
 {
 	char ***at = (char ***)((char *)k->c + key->offset);
+	bool paths = key->type == BERTH_KEY_PATHS;
 	if (n->kind != BERTH_YAML_LIST) {
-		wrong_type(k, key, n, "a list of paths");
+		wrong_type(k, key, n, paths ? "a list of paths" : "a list of texts");
 		return;
 	}
 	for (const struct berth_yaml_item *i = n->items; i; i = i->next) {
 		const char *text = text_of(k, key, i->value);
-		if (text && good_path(k, key, i->value, text))
+		if (text && !paths && !*text)
+			mistake(k, i->value, 0, "%s has an empty text", key_path(k, key));
+		else if (text && (!paths || good_path(k, key, i->value, text)))
 			*at = berth_strv_append(*at, text);
 	}
 }
@@ -309,6 +312,7 @@ static void fill_key(struct check *k, const struct berth_key *key)
 		fill_text(k, key, n);
 		break;
 	case BERTH_KEY_PATHS:
+	case BERTH_KEY_TEXTS:
 		fill_paths(k, key, n);
 		break;
 	case BERTH_KEY_CHOICE:

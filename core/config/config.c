@@ -26,6 +26,7 @@ static void release_value(struct berth_config *c, const struct berth_key *k)
 		free(*(char **)at);
 		break;
 	case BERTH_KEY_PATHS:
+	case BERTH_KEY_TEXTS:
 		berth_strv_free(*(char ***)at);
 		break;
 	case BERTH_KEY_OBJECTS:

@@ -36,6 +36,7 @@ struct berth_config {
 		uint64_t partial_bytes; /* 0 = none is kept */
 		char *import_dir;       /* "" = none */
 		char **certs_dirs, **auth_files;
+		char **pinned;
 	} images;
 	struct {
 		char *listen; /* an absolute path */

@@ -66,6 +66,10 @@ const struct berth_key berth_keys[] = {
                 .preset = "[/run/containers/0/auth.json]",
                 .doc = "Credentials of registries for pulls that bring none, in the form of "
                        "containers-auth.json(5). May be missing; the first match is taken."},
+        {"images", "pinned", BERTH_KEY_TEXTS, AT(images.pinned), .preset = "[]",
+                .doc = "Images that clients are told to keep: names with or without a tag, digest "
+                       "references or ids; a * at the start or the end of one stands for "
+                       "anything."},
         {"cri", "listen", BERTH_KEY_PATH, AT(cri.listen), .preset = "${run}/berth.sock",
                 .doc = "The unix socket of the CRI."},
         {"cri", "stream_address", BERTH_KEY_TEXT, AT(cri.stream_address), .preset = "127.0.0.1",

@@ -9,6 +9,7 @@ enum berth_key_type {
 	BERTH_KEY_TEXT,    /* char *, not empty */
 	BERTH_KEY_PATH,    /* char *, an absolute path */
 	BERTH_KEY_PATHS,   /* char **, a list of absolute paths */
+	BERTH_KEY_TEXTS,   /* char **, a list of texts, none of them empty */
 	BERTH_KEY_CHOICE,  /* int: the index into `choices` */
 	BERTH_KEY_COUNT,   /* uint64_t within min..max */
 	BERTH_KEY_BYTES,   /* the same; KiB, MiB and GiB are understood */

@@ -102,6 +102,7 @@ static void print_value(
 		print_text(f, *(char *const *)at);
 		break;
 	case BERTH_KEY_PATHS:
+	case BERTH_KEY_TEXTS:
 		print_paths(f, *(char **const *)at);
 		break;
 	case BERTH_KEY_CHOICE:
@@ -147,6 +148,8 @@ static const char *type_name(const struct berth_key *k)
 		return "absolute path";
 	case BERTH_KEY_PATHS:
 		return "list of absolute paths";
+	case BERTH_KEY_TEXTS:
+		return "list of texts";
 	case BERTH_KEY_CHOICE:
 		return "one of";
 	case BERTH_KEY_COUNT:

@@ -138,6 +138,7 @@ static Runtime__V1__ImageSpec *image_spec(struct berth_arena *a, const struct be
 	Runtime__V1__ImageSpec *s = berth_arena_alloc(a, sizeof(*s));
 	runtime__v1__image_spec__init(s);
 	s->image = c->config->image->image;
+	s->image_ref = c->image_id;
 	s->user_specified_image = c->config->image->user_specified_image;
 	s->annotations = c->config->image->annotations;
 	s->n_annotations = c->config->image->n_annotations;

@@ -3,9 +3,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/statvfs.h>
 
-#include "base/fd.h"
+#include "image/usage.h"
 
 static const char *str(const json_t *j, const char *key)
 {
@@ -30,7 +29,8 @@ static void fill_user(struct berth_arena *a, const struct berth_image *i, Runtim
 	}
 }
 
-static Runtime__V1__Image *image_of(struct berth_arena *a, const struct berth_image *i)
+static Runtime__V1__Image *image_of(
+        struct berth_arena *a, const struct berth_daemon *d, const struct berth_image *i)
 {
 	Runtime__V1__Image *m = berth_arena_alloc(a, sizeof(*m));
 
@@ -41,11 +41,11 @@ static Runtime__V1__Image *image_of(struct berth_arena *a, const struct berth_im
 	m->repo_digests = i->digests;
 	m->n_repo_digests = berth_strv_len(i->digests);
 	m->size = i->size;
-	m->pinned = i->pinned;
+	m->pinned = berth_image_pinned(d, i);
 	fill_user(a, i, m);
 	m->spec = berth_arena_alloc(a, sizeof(*m->spec));
 	runtime__v1__image_spec__init(m->spec);
-	m->spec->image = i->id;
+	m->spec->image = m->spec->image_ref = i->id;
 	json_t *notes = json_object_get(i->record, "annotations");
 	m->spec->annotations =
 	        berth_arena_alloc(a, (json_object_size(notes) + 1) * sizeof(*m->spec->annotations));
@@ -92,7 +92,7 @@ static bool collect(struct berth_grpc_call *call, struct berth_daemon *d,
 	*ret = berth_arena_alloc(a, (HASH_COUNT(d->images->by_id) + 1) * sizeof(**ret));
 	HASH_ITER (hh, d->images->by_id, i, tmp) {
 		if (!filtered || i == only)
-			(*ret)[(*ret_n)++] = image_of(a, i);
+			(*ret)[(*ret_n)++] = image_of(a, d, i);
 	}
 	return true;
 }
@@ -136,7 +136,7 @@ HANDLER(berth_cri_image_status)
 	if (!find(call, d, q->image, &i))
 		return;
 	if (i) /* absent is no error: the image is left out */
-		r.image = image_of(a, i);
+		r.image = image_of(a, d, i);
 	if (i && q->verbose) {
 		json_t *j = json_pack("{s:s, s:O, s:O?}", "chainID",
 		        berth_image_chain_id(i) ? berth_image_chain_id(i) : "", "imageSpec",
@@ -240,70 +240,56 @@ HANDLER(berth_cri_remove_image)
 
 /* ---- usage ---- */
 
+static void fill_usage(Runtime__V1__FilesystemUsage *f, Runtime__V1__FilesystemIdentifier *id,
+        Runtime__V1__UInt64Value v[2], const struct berth_disk_usage *u, uint64_t bytes,
+        uint64_t inodes)
+{
+	runtime__v1__filesystem_usage__init(f);
+	runtime__v1__uint64_value__init(&v[0]);
+	runtime__v1__uint64_value__init(&v[1]);
+	f->timestamp = (int64_t)u->at_ns;
+	f->fs_id = id;
+	f->used_bytes = &v[0];
+	f->inodes_used = &v[1];
+	v[0].value = bytes;
+	v[1].value = inodes;
+}
+
 struct usage {
 	struct berth_daemon *d;
 	struct berth_grpc_call *call;
-	char *mountpoint;
-	uint64_t bytes, inodes, image_bytes;
-	int err;
 };
 
-static void usage_work(void *arg)
+static void usage_known(const struct berth_disk_usage *u, const struct berth_error *err, void *arg)
 {
-	struct usage *u = arg;
-	struct statvfs v;
+	struct usage *q = arg;
+	Runtime__V1__ImageFsInfoResponse r = RUNTIME__V1__IMAGE_FS_INFO_RESPONSE__INIT;
+	Runtime__V1__FilesystemUsage images, ctrs, *image_list[1] = {&images},
+	                                           *ctr_list[1] = {&ctrs};
+	Runtime__V1__FilesystemIdentifier id = RUNTIME__V1__FILESYSTEM_IDENTIFIER__INIT;
+	Runtime__V1__UInt64Value v[4];
+	_cleanup_free_ char *place = berth_disk_place(q->d);
 
-	if (statvfs(u->mountpoint, &v) < 0) {
-		u->err = -1;
+	if (err) {
+		berth_grpc_fail(q->call, err);
 		return;
 	}
-	u->inodes = v.f_files - v.f_ffree;
-	u->bytes = (uint64_t)(v.f_blocks - v.f_bfree) * v.f_frsize;
-}
-
-static void usage_done(void *arg)
-{
-	struct usage *u = arg;
-	Runtime__V1__ImageFsInfoResponse r = RUNTIME__V1__IMAGE_FS_INFO_RESPONSE__INIT;
-	Runtime__V1__FilesystemUsage f = RUNTIME__V1__FILESYSTEM_USAGE__INIT, *list[1] = {&f};
-	Runtime__V1__FilesystemIdentifier id = RUNTIME__V1__FILESYSTEM_IDENTIFIER__INIT;
-	Runtime__V1__UInt64Value bytes = RUNTIME__V1__UINT64_VALUE__INIT,
-	                         inodes = RUNTIME__V1__UINT64_VALUE__INIT;
-
-	if (u->err) {
-		berth_grpc_failf(
-		        u->call, BERTH_INTERNAL, "%s: its usage cannot be read", u->mountpoint);
-	} else {
-		id.mountpoint = u->mountpoint;
-		f.timestamp = (int64_t)berth_realtime_ns();
-		f.fs_id = &id;
-		bytes.value = u->image_bytes;
-		inodes.value = u->inodes;
-		f.used_bytes = &bytes;
-		f.inodes_used = &inodes;
-		r.image_filesystems = r.container_filesystems = list;
-		r.n_image_filesystems = r.n_container_filesystems = 1;
-		berth_grpc_reply(u->call, &r.base);
-	}
-	free(u->mountpoint);
-	free(u);
+	/* Drivers keep both in one place: clients see by the mount point that it is one. */
+	id.mountpoint = place;
+	fill_usage(&images, &id, v, u, u->image_bytes, u->image_inodes);
+	fill_usage(&ctrs, &id, v + 2, u, u->ctr_bytes, u->ctr_inodes);
+	r.image_filesystems = image_list;
+	r.container_filesystems = ctr_list;
+	r.n_image_filesystems = r.n_container_filesystems = 1;
+	berth_grpc_reply(q->call, &r.base);
 }
 
 HANDLER(berth_cri_image_fs_info)
 {
-	struct berth_daemon *d = arg;
-	struct usage *u = berth_new(struct usage);
-	struct berth_image *i, *tmp;
+	struct usage *q = berth_arena_alloc(berth_grpc_arena(call), sizeof(*q));
 
 	(void)request;
-	u->d = d;
-	u->call = call;
-	u->mountpoint = berth_strdup(d->config->root);
-	HASH_ITER (hh, d->images->by_id, i, tmp) {
-		u->image_bytes += i->size;
-	}
-	if (berth_work(d->flows, d->loop, usage_work, usage_done, u) < 0) {
-		u->err = -1;
-		usage_done(u);
-	}
+	q->d = arg;
+	q->call = call;
+	berth_disk_usage(arg, usage_known, q);
 }

@@ -14,7 +14,6 @@ struct berth_image {
 	json_t *record;         /* as berth-pull made it (core/pull/protocol.h), never changed */
 	char **tags, **digests; /* normalised references */
 	uint64_t size;
-	bool pinned;
 	UT_hash_handle hh;
 };
 
@@ -24,6 +23,7 @@ struct berth_images {
 	struct berth_pull *pulls;        /* under way */
 	struct berth_silent_host *hosts; /* that did not answer lately */
 	uint64_t fetch_order;            /* the last place in the queue for downloads */
+	struct berth_disk_state *disk;
 	unsigned int removals; /* under way: no pull learns meanwhile which layers are there */
 };
 
@@ -34,6 +34,10 @@ struct berth_image *berth_image_unref(struct berth_image *i);
  */
 struct berth_image *berth_image_find(
         struct berth_daemon *d, const char *name, struct berth_error **ret_err);
+/* Does images.pinned name it: by its id, a tag, a tag without the ":..." at its end, or a digest
+ * reference? With '*' at one end or at both the rest may be anything. Clients leave such images
+ * out of their clearing up. */
+bool berth_image_pinned(const struct berth_daemon *d, const struct berth_image *i);
 /* ChainID of the top layer, NULL for an image without layers. */
 const char *berth_image_chain_id(const struct berth_image *i);
 

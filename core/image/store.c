@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "container/container.h"
 #include "image/pull.h"
+#include "image/usage.h"
 
 struct berth_layer {
 	char *chain_id;
@@ -215,6 +216,7 @@ struct berth_image *berth_image_store(
 	berth_strv_free(i->digests);
 	i->tags = tags;
 	i->digests = digests;
+	berth_disk_usage_changed(d);
 	return i;
 }
 
@@ -329,6 +331,7 @@ void berth_images_free(struct berth_daemon *d)
 		free(l->chain_id);
 		free(l);
 	}
+	berth_disk_usage_finish(d);
 	pull_hosts_free(d->images);
 }
 
@@ -401,6 +404,7 @@ static void removal_done(void *arg)
 	}
 	for (size_t i = r->removed; r->layers && r->layers[i]; i++)
 		berth_layer_add(d->images, r->layers[i]);
+	berth_disk_usage_changed(d);
 	if (!r->err)
 		berth_log_info("image removed", "image", r->image->id);
 	r->done(r->err, r->arg);

@@ -10,6 +10,7 @@ import time
 import grpc
 import pytest
 
+import daemon
 import pullharness
 from daemon import IMAGE, busybox_image, fails, needs_daemon, pb, stubs, wait_for
 from pullharness import Tar
@@ -115,10 +116,48 @@ def test_a_tag_moves_to_the_newer_image(bare):
 
 
 def test_image_fs(bare):
+    def ask():
+        r = bare.img.ImageFsInfo(pb().ImageFsInfoRequest())
+        i, = r.image_filesystems
+        c, = r.container_filesystems
+        assert i.fs_id.mountpoint == c.fs_id.mountpoint and os.path.isdir(i.fs_id.mountpoint)
+        assert abs(i.timestamp / 1e9 - time.time()) < 60
+        return i.used_bytes.value, i.inodes_used.value, c.used_bytes.value, c.inodes_used.value
+    empty = ask()
+    assert empty == (0, 0, 0, 0)
     bare.import_image()
-    r = bare.img.ImageFsInfo(pb().ImageFsInfoRequest())
-    assert r.image_filesystems[0].used_bytes.value > 1_000_000
-    assert os.path.isdir(r.image_filesystems[0].fs_id.mountpoint)
+    full = ask()
+    # what lies on the disk, not what was transferred
+    size = os.stat(daemon.BUSYBOX).st_size
+    assert size <= full[0] < size + 1_000_000 and full[1] > 10 and full[2:] == (0, 0)
+    extra = Tar().add("big", data=os.urandom(3_000_000))
+    other = bare.import_image(busybox_image(more=[extra]), "localhost/berth/more:1")
+    more = ask()
+    assert 3_000_000 <= more[0] - full[0] < 3_200_000 and 1 <= more[1] - full[1] <= 3
+    bare.img.RemoveImage(pb().RemoveImageRequest(image=pb().ImageSpec(image=other)))
+    assert ask() == full, "shared layers stay, and count once"
+    pod = bare.run_pod()
+    cid = bare.run_ctr(pod, "sh", "-c", "dd if=/dev/zero of=/file bs=1000 count=2000; sleep 100")
+    wait_for(lambda: ask()[2] >= 2_000_000, 30, 0.5)
+    assert ask()[:2] == full[:2]
+    bare.restart()
+    assert ask()[:2] == full[:2]
+    bare.remove_ctr(cid)
+    bare.remove_pod(pod)
+
+
+def test_pinned(make_daemon):
+    d = make_daemon(image=False, start=False)
+    d.write_config({"images": {"pinned": ["localhost/berth/exact:1", "localhost/berth/bare", "*glob", "localhost/st*",
+                                          "*mid*", "localhost/berth/no"]}})
+    d.start()
+    want = {"localhost/berth/exact:1": True, "localhost/berth/exact:2": False, "localhost/berth/bare:7": True,
+            "localhost/a/myglob:1": True, "localhost/start:1": True, "localhost/x/amidst:1": True,
+            "localhost/berth/nothing:1": False}
+    for n, (name, pinned) in enumerate(want.items()):
+        i = d.import_image(pullharness.Image([Tar().add("f", data=f"{n}")]), name)
+        assert image_status(d, name).pinned == pinned, name
+        assert [x.pinned for x in images(d) if x.id == i] == [pinned]
 
 
 def test_an_import_that_does_not_match_its_digest(bare):

@@ -50,6 +50,7 @@ static void an_empty_file_has_the_defaults(void **state)
 	assert_int_equal(c->images.parallel_layers, 6);
 	assert_string_equal(c->images.import_dir, "");
 	assert_int_equal(berth_strv_len(c->images.certs_dirs), 2);
+	assert_null(c->images.pinned);
 	assert_int_equal(c->cri.max_receive_bytes, 16 << 20);
 	assert_int_equal(c->cri.cgroup_driver, BERTH_CGROUPFS);
 	assert_int_equal(c->log.level, BERTH_LOG_LVL_INFO);
@@ -161,6 +162,8 @@ static void mistakes_are_named(void **state)
 	        {"images: {parallel_layers: 99999999999999999999999}", "must be a whole number"},
 	        {"images: {certs_dirs: /x}", "images.certs_dirs must be a list of paths, not text"},
 	        {"images: {certs_dirs: [x]}", "must be an absolute path, not 'x'"},
+	        {"images: {pinned: x}", "images.pinned must be a list of texts, not text"},
+	        {"images: {pinned: [\"\"]}", "images.pinned has an empty text"},
 	        {"cri: {max_send_bytes: 17EiB}", "must be a size such as 16MiB"},
 	        {"cri: {max_send_bytes: 99999999999GiB}", "must be a size such as 16MiB"},
 	        {"cri: {max_send_bytes: 1GiB}", "must lie between"},
