@@ -134,7 +134,7 @@ static int failed(
 
 static int claim(const struct berth_run *spec, struct berth_detach *d, struct berth_error **ret_err)
 {
-	pid_t pid;
+	pid_t pid = -1;
 
 	if (read_pid(spec->pid_file, &pid, ret_err) < 0)
 		return berth_error_wrap(ret_err, "%s", spec->argv[0]);
