@@ -39,7 +39,7 @@ def main(results):
     failed = []
     print("== summary")
     for part, reader, file in (("unit", unit, "unit.json"), ("integration", integration, "integration.xml"),
-                               ("fuzz", fuzz, "fuzz")):
+                               ("threads", unit, "threads.json"), ("fuzz", fuzz, "fuzz")):
         path = os.path.join(results, file)
         if not os.path.exists(path) or os.path.exists(os.path.join(results, f"{part}.broken")):
             print(f"{part:12} did not run to its end")
@@ -52,6 +52,8 @@ def main(results):
                 failed.append(f"{part}: {name}")
             elif result == "skipped":
                 reasons[f"{part}: {why}"] += 1
+        if not count:
+            failed.append(f"{part}: nothing ran")
         total += count
         print(f"{part:12} {count['passed']} passed, {count['failed']} failed, {count['skipped']} skipped")
     print(f"{'all':12} {total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
