@@ -50,6 +50,11 @@ const struct berth_grpc_method berth_runtime_service[] = {
         RUNTIME(ListPodSandboxStats, list_pod_sandbox_stats, berth_cri_list_pod_sandbox_stats),
         STREAM(StreamContainerStats, stream_container_stats, berth_cri_stream_container_stats),
         STREAM(StreamPodSandboxStats, stream_pod_sandbox_stats, berth_cri_stream_pod_sandbox_stats),
+        RUNTIME(ListMetricDescriptors, list_metric_descriptors, berth_cri_list_metric_descriptors),
+        RUNTIME(ListPodSandboxMetrics, list_pod_sandbox_metrics,
+                berth_cri_list_pod_sandbox_metrics),
+        STREAM(StreamPodSandboxMetrics, stream_pod_sandbox_metrics,
+                berth_cri_stream_pod_sandbox_metrics),
         {NULL, NULL, NULL, false, NULL},
 };
 

@@ -1,122 +1,9 @@
-/* ContainerStats, ListContainerStats, PodSandboxStats, ListPodSandboxStats and their streams.
- *
- * A request samples the cgroups of what it asks for in one job on a worker; the loop then builds
- * the answer. The rate of CPU use is that since the sample before. */
-#include "cri/service.h"
+/* ContainerStats, ListContainerStats, PodSandboxStats, ListPodSandboxStats and their streams. */
+#include "cri/sampling.h"
 
-#include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/fd.h"
-#include "base/limits.h"
-#include "stats/cgroup.h"
-
-#define CGROUP_MOUNT "/sys/fs/cgroup"
-#define MAX_INTERFACES 16
-#define RATE_MIN_NS 100000000u /* a shorter time says nothing about a rate */
-
-struct container_sample {
-	struct berth_container *c;
-	struct berth_cgroup_usage usage;
-	uint64_t nano_cores, layer_bytes, layer_inodes;
-	bool rate_known;
-};
-
-struct pod_sample {
-	struct berth_pod *pod;
-	struct berth_cgroup_usage usage;
-	char *cgroup; /* of the pod, NULL = the sum of its containers */
-	pid_t pid;    /* one process of it, for its interfaces; 0 = none */
-	struct berth_interface interfaces[MAX_INTERFACES];
-	unsigned int n_interfaces;
-	size_t first, n; /* its containers among the samples */
-};
-
-struct sampling {
-	struct berth_daemon *d;
-	struct berth_grpc_call *call;
-	struct container_sample *containers;
-	size_t n_containers;
-	struct pod_sample *pods;
-	size_t n_pods;
-	void (*reply)(struct sampling *s);
-};
-
-/* ---- on the worker ---- */
-
-/* Drivers answer this cheaply: by quota, or from a cache of their own. */
-static void sample_layer(struct container_sample *cs)
-{
-	struct berth_container *c = cs->c;
-	struct berth_snap_args a = {.size = sizeof(a), .key = c->id};
-	struct berth_snap_info info = {.size = sizeof(info)};
-	struct berth_error *err = NULL;
-	_cleanup_(berth_call_freep) struct berth_call *call =
-	        berth_call_new(c->d->storage, BERTH_OP_STORAGE_STAT, c->id);
-
-	if (berth_call_run(call, &a, &info, &err) < 0) {
-		berth_error_free(err);
-		return;
-	}
-	cs->layer_bytes = info.bytes;
-	cs->layer_inodes = info.inodes;
-}
-
-static void sample_container(struct sampling *s, struct container_sample *cs)
-{
-	_cleanup_free_ char *path = berth_cgroup_path_of(cs->c->cgroups_path);
-
-	if (berth_cgroup_usage(CGROUP_MOUNT, s->d->host.cgroup_v2, path, &cs->usage) == 0)
-		sample_layer(cs);
-}
-
-static void sample_pod(struct sampling *s, struct pod_sample *p)
-{
-	char path[64];
-	_cleanup_free_ char *text = NULL;
-
-	if (p->cgroup)
-		(void)!berth_cgroup_usage(CGROUP_MOUNT, s->d->host.cgroup_v2, p->cgroup, &p->usage);
-	snprintf(path, sizeof(path), "/proc/%d/net/dev", (int)p->pid);
-	if (p->pid > 0 && berth_read_file(AT_FDCWD, path, BERTH_KIB(64), &text, NULL) == 0)
-		p->n_interfaces = berth_interfaces(text, p->interfaces, MAX_INTERFACES);
-}
-
-static void sample(void *arg)
-{
-	struct sampling *s = arg;
-	for (size_t i = 0; i < s->n_containers; i++)
-		sample_container(s, &s->containers[i]);
-	for (size_t i = 0; i < s->n_pods; i++)
-		sample_pod(s, &s->pods[i]);
-}
-
-/* ---- back on the loop ---- */
-
-static void rate(struct container_sample *cs)
-{
-	struct berth_container *c = cs->c;
-	const struct berth_cgroup_usage *u = &cs->usage;
-
-	if (u->when_ns == 0)
-		return;
-	if (c->cpu_at_ns && u->when_ns > c->cpu_at_ns && u->cpu_ns >= c->cpu_ns) {
-		uint64_t ns = u->when_ns - c->cpu_at_ns;
-		if (ns < RATE_MIN_NS) {
-			cs->rate_known = c->rate_known;
-			cs->nano_cores = c->nano_cores;
-			return;
-		}
-		cs->nano_cores = (uint64_t)((double)(u->cpu_ns - c->cpu_ns) / (double)ns * 1e9);
-		cs->rate_known = true;
-	}
-	c->cpu_at_ns = u->when_ns;
-	c->cpu_ns = u->cpu_ns;
-	c->rate_known = cs->rate_known;
-	c->nano_cores = cs->nano_cores;
-}
 
 static Runtime__V1__UInt64Value *value(struct berth_arena *a, uint64_t n)
 {
@@ -201,7 +88,8 @@ static Runtime__V1__SwapUsage *swap(struct berth_arena *a, const struct berth_cg
 	return s;
 }
 
-static Runtime__V1__FilesystemUsage *layer(struct berth_arena *a, const struct container_sample *cs)
+static Runtime__V1__FilesystemUsage *layer(
+        struct berth_arena *a, const struct berth_container_sample *cs)
 {
 	Runtime__V1__FilesystemUsage *f = berth_arena_alloc(a, sizeof(*f));
 	runtime__v1__filesystem_usage__init(f);
@@ -215,7 +103,7 @@ static Runtime__V1__FilesystemUsage *layer(struct berth_arena *a, const struct c
 }
 
 static Runtime__V1__ContainerStats *container_stats(
-        struct berth_arena *a, struct container_sample *cs)
+        struct berth_arena *a, struct berth_container_sample *cs)
 {
 	struct berth_container *c = cs->c;
 	Runtime__V1__ContainerStats *s = berth_arena_alloc(a, sizeof(*s));
@@ -253,7 +141,7 @@ static Runtime__V1__NetworkInterfaceUsage *interface(
 	return n;
 }
 
-static Runtime__V1__NetworkUsage *network(struct berth_arena *a, const struct pod_sample *p)
+static Runtime__V1__NetworkUsage *network(struct berth_arena *a, const struct berth_pod_sample *p)
 {
 	Runtime__V1__NetworkUsage *n = berth_arena_alloc(a, sizeof(*n));
 	runtime__v1__network_usage__init(n);
@@ -268,21 +156,8 @@ static Runtime__V1__NetworkUsage *network(struct berth_arena *a, const struct po
 	return n;
 }
 
-static void add_usage(struct berth_cgroup_usage *to, const struct berth_cgroup_usage *u)
-{
-	to->cpu_ns += u->cpu_ns;
-	to->mem_usage += u->mem_usage;
-	to->mem_working_set += u->mem_working_set;
-	to->mem_rss += u->mem_rss;
-	to->page_faults += u->page_faults;
-	to->major_page_faults += u->major_page_faults;
-	to->pids += u->pids;
-	if (u->when_ns > to->when_ns)
-		to->when_ns = u->when_ns;
-}
-
 static Runtime__V1__PodSandboxStats *pod_stats(
-        struct berth_arena *a, struct sampling *s, struct pod_sample *p)
+        struct berth_arena *a, struct berth_sampling *s, struct berth_pod_sample *p)
 {
 	struct berth_pod *pod = p->pod;
 	Runtime__V1__PodSandboxStats *r = berth_arena_alloc(a, sizeof(*r));
@@ -305,12 +180,12 @@ static Runtime__V1__PodSandboxStats *pod_stats(
 	at->n_annotations = pod->config->n_annotations;
 	l->containers = berth_arena_alloc(a, (p->n + 1) * sizeof(*l->containers));
 	for (size_t i = p->first; i < p->first + p->n; i++) {
-		struct container_sample *cs = &s->containers[i];
+		struct berth_container_sample *cs = &s->containers[i];
 		l->containers[l->n_containers++] = container_stats(a, cs);
 		nano_cores += cs->nano_cores;
 		rate_known = rate_known || cs->rate_known;
 		if (p->usage.when_ns == 0)
-			add_usage(&u, &cs->usage);
+			berth_sampling_add_usage(&u, &cs->usage);
 	}
 	if (u.when_ns == 0)
 		u.when_ns = berth_realtime_ns();
@@ -327,80 +202,7 @@ static Runtime__V1__PodSandboxStats *pod_stats(
 
 /* ---- the requests ---- */
 
-static void sampling_free(struct sampling *s)
-{
-	for (size_t i = 0; i < s->n_containers; i++)
-		berth_container_unref(s->containers[i].c);
-	for (size_t i = 0; i < s->n_pods; i++) {
-		berth_pod_unref(s->pods[i].pod);
-		free(s->pods[i].cgroup);
-	}
-	free(s->containers);
-	free(s->pods);
-	free(s);
-}
-
-static void sampled(void *arg)
-{
-	struct sampling *s = arg;
-
-	for (size_t i = 0; i < s->n_containers; i++)
-		rate(&s->containers[i]);
-	s->reply(s);
-	sampling_free(s);
-}
-
-static struct sampling *begin(
-        struct berth_daemon *d, struct berth_grpc_call *call, void (*reply)(struct sampling *s))
-{
-	struct sampling *s = berth_new(struct sampling);
-	s->d = d;
-	s->call = call;
-	s->reply = reply;
-	s->containers =
-	        berth_new_array(struct container_sample, HASH_COUNT(d->containers->by_id) + 1);
-	s->pods = berth_new_array(struct pod_sample, HASH_CNT(hh_id, d->pods->by_id) + 1);
-	return s;
-}
-
-static void go(struct sampling *s)
-{
-	if (berth_work(s->d->flows, s->d->loop, sample, sampled, s) == 0)
-		return;
-	berth_grpc_failf(s->call, BERTH_RESOURCE_EXHAUSTED, "too many requests are under way");
-	sampling_free(s);
-}
-
-static void add_container(struct sampling *s, struct berth_container *c)
-{
-	s->containers[s->n_containers++].c = berth_container_ref(c);
-}
-
-static bool sampled_state(const struct berth_container *c)
-{
-	return (c->phase == BERTH_CTR_RUNNING || c->phase == BERTH_CTR_CREATED) && c->cgroups_path;
-}
-
-static void add_pod(struct sampling *s, struct berth_pod *p)
-{
-	struct pod_sample *ps = &s->pods[s->n_pods++];
-	const char *parent = p->config->linux ? p->config->linux->cgroup_parent : "";
-
-	ps->pod = berth_pod_ref(p);
-	ps->first = s->n_containers;
-	for (struct berth_container *c = p->containers; c; c = c->next) {
-		if (!sampled_state(c))
-			continue;
-		add_container(s, c);
-		ps->n++;
-		if (!p->host_network)
-			ps->pid = c->pid > 0 ? c->pid : ps->pid;
-	}
-	if (parent && parent[0] == '/')
-		ps->cgroup = berth_strdup(parent);
-}
-
-static void reply_container(struct sampling *s)
+static void reply_container(struct berth_sampling *s)
 {
 	Runtime__V1__ContainerStatsResponse r = RUNTIME__V1__CONTAINER_STATS_RESPONSE__INIT;
 	r.stats = container_stats(berth_grpc_arena(s->call), &s->containers[0]);
@@ -423,12 +225,12 @@ HANDLER(berth_cri_container_stats)
 		        call, BERTH_FAILED_PRECONDITION, "container %s has no cgroup", c->id);
 		return;
 	}
-	struct sampling *s = begin(arg, call, reply_container);
-	add_container(s, c);
-	go(s);
+	struct berth_sampling *s = berth_sampling_new(arg, call, reply_container);
+	berth_sampling_add_container(s, c);
+	berth_sampling_start(s);
 }
 
-static void stream_containers(struct sampling *s)
+static void stream_containers(struct berth_sampling *s)
 {
 	Runtime__V1__StreamContainerStatsResponse r =
 	        RUNTIME__V1__STREAM_CONTAINER_STATS_RESPONSE__INIT;
@@ -450,7 +252,7 @@ static void stream_containers(struct sampling *s)
 static bool container_wanted(
         const struct berth_container *c, const Runtime__V1__ContainerStatsFilter *f)
 {
-	if (!sampled_state(c))
+	if (!berth_sampling_possible(c))
 		return false;
 	if (!f)
 		return true;
@@ -463,7 +265,7 @@ static bool container_wanted(
 	        (void *const *)f->label_selector, f->n_label_selector);
 }
 
-static void reply_containers(struct sampling *s)
+static void reply_containers(struct berth_sampling *s)
 {
 	Runtime__V1__ListContainerStatsResponse r =
 	        RUNTIME__V1__LIST_CONTAINER_STATS_RESPONSE__INIT;
@@ -476,16 +278,16 @@ static void reply_containers(struct sampling *s)
 }
 
 static void list_containers(struct berth_grpc_call *call, struct berth_daemon *d,
-        const Runtime__V1__ContainerStatsFilter *filter, void (*reply)(struct sampling *s))
+        const Runtime__V1__ContainerStatsFilter *filter, void (*reply)(struct berth_sampling *s))
 {
-	struct sampling *s = begin(d, call, reply);
+	struct berth_sampling *s = berth_sampling_new(d, call, reply);
 	struct berth_container *c, *tmp;
 
 	HASH_ITER (hh, d->containers->by_id, c, tmp) {
 		if (container_wanted(c, filter))
-			add_container(s, c);
+			berth_sampling_add_container(s, c);
 	}
-	go(s);
+	berth_sampling_start(s);
 }
 
 HANDLER(berth_cri_list_container_stats)
@@ -500,7 +302,7 @@ HANDLER(berth_cri_stream_container_stats)
 	list_containers(call, arg, q->filter, stream_containers);
 }
 
-static void reply_pod(struct sampling *s)
+static void reply_pod(struct berth_sampling *s)
 {
 	Runtime__V1__PodSandboxStatsResponse r = RUNTIME__V1__POD_SANDBOX_STATS_RESPONSE__INIT;
 	r.stats = pod_stats(berth_grpc_arena(s->call), s, &s->pods[0]);
@@ -518,9 +320,9 @@ HANDLER(berth_cri_pod_sandbox_stats)
 		berth_error_free(err);
 		return;
 	}
-	struct sampling *s = begin(arg, call, reply_pod);
-	add_pod(s, p);
-	go(s);
+	struct berth_sampling *s = berth_sampling_new(arg, call, reply_pod);
+	berth_sampling_add_pod(s, p);
+	berth_sampling_start(s);
 }
 
 static bool pod_wanted(const struct berth_pod *p, const Runtime__V1__PodSandboxStatsFilter *f)
@@ -535,7 +337,7 @@ static bool pod_wanted(const struct berth_pod *p, const Runtime__V1__PodSandboxS
 	        (void *const *)f->label_selector, f->n_label_selector);
 }
 
-static void reply_pods(struct sampling *s)
+static void reply_pods(struct berth_sampling *s)
 {
 	Runtime__V1__ListPodSandboxStatsResponse r =
 	        RUNTIME__V1__LIST_POD_SANDBOX_STATS_RESPONSE__INIT;
@@ -548,16 +350,16 @@ static void reply_pods(struct sampling *s)
 }
 
 static void list_pods(struct berth_grpc_call *call, struct berth_daemon *d,
-        const Runtime__V1__PodSandboxStatsFilter *filter, void (*reply)(struct sampling *s))
+        const Runtime__V1__PodSandboxStatsFilter *filter, void (*reply)(struct berth_sampling *s))
 {
-	struct sampling *s = begin(d, call, reply);
+	struct berth_sampling *s = berth_sampling_new(d, call, reply);
 	struct berth_pod *p, *tmp;
 
 	HASH_ITER (hh_id, d->pods->by_id, p, tmp) {
 		if (pod_wanted(p, filter))
-			add_pod(s, p);
+			berth_sampling_add_pod(s, p);
 	}
-	go(s);
+	berth_sampling_start(s);
 }
 
 HANDLER(berth_cri_list_pod_sandbox_stats)
@@ -566,7 +368,7 @@ HANDLER(berth_cri_list_pod_sandbox_stats)
 	list_pods(call, arg, q->filter, reply_pods);
 }
 
-static void stream_pods(struct sampling *s)
+static void stream_pods(struct berth_sampling *s)
 {
 	Runtime__V1__StreamPodSandboxStatsResponse r =
 	        RUNTIME__V1__STREAM_POD_SANDBOX_STATS_RESPONSE__INIT;

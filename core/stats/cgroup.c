@@ -7,51 +7,8 @@
 #include <string.h>
 
 #include "base/fd.h"
-#include "base/limits.h"
 #include "base/mem.h"
-
-#define FILE_MAX BERTH_KIB(64)
-#define NO_LIMIT (1ull << 60) /* v1 says "none" with the largest page count */
-
-struct source {
-	const char *mount, *path;
-	bool v2;
-};
-
-/* The text of CONTROLLER's FILE; NULL where there is none. */
-static char *text_of(const struct source *s, const char *controller, const char *file)
-{
-	_cleanup_free_ char *path =
-	        s->v2 ? berth_asprintf("%s%s/%s", s->mount, s->path, file)
-	              : berth_asprintf("%s/%s%s/%s", s->mount, controller, s->path, file);
-	char *text = NULL;
-	return berth_read_file(AT_FDCWD, path, FILE_MAX, &text, NULL) == 0 ? text : NULL;
-}
-
-static bool number_of(
-        const struct source *s, const char *controller, const char *file, uint64_t *ret)
-{
-	_cleanup_free_ char *text = text_of(s, controller, file);
-	char *end;
-	if (!text)
-		return false;
-	unsigned long long n = strtoull(text, &end, 10);
-	*ret = end == text ? 0 : n; /* "max" is no limit */
-	return true;
-}
-
-/* The value of a "key value" line. */
-static uint64_t field(const char *text, const char *key)
-{
-	size_t n = strlen(key);
-	for (const char *line = text; line && *line;) {
-		if (strncmp(line, key, n) == 0 && line[n] == ' ')
-			return strtoull(line + n + 1, NULL, 10);
-		line = strchr(line, '\n');
-		line = line ? line + 1 : NULL;
-	}
-	return 0;
-}
+#include "stats/files.h"
 
 static void parse_pressure(const char *line, struct berth_pressure *p)
 {
@@ -61,9 +18,9 @@ static void parse_pressure(const char *line, struct berth_pressure *p)
 		p->total_us = total;
 }
 
-static void read_psi(const struct source *s, const char *file, struct berth_psi *psi)
+static void read_psi(const struct berth_cg_source *s, const char *file, struct berth_psi *psi)
 {
-	_cleanup_free_ char *text = text_of(s, "", file);
+	_cleanup_free_ char *text = berth_cg_text(s, "", file);
 	if (!text)
 		return;
 	psi->known = true;
@@ -71,50 +28,45 @@ static void read_psi(const struct source *s, const char *file, struct berth_psi 
 	parse_pressure(strstr(text, "full "), &psi->full);
 }
 
-static uint64_t limit(uint64_t n)
-{
-	return n >= NO_LIMIT ? 0 : n;
-}
-
-static void read_v1(const struct source *s, struct berth_cgroup_usage *u)
+static void read_v1(const struct berth_cg_source *s, struct berth_cgroup_usage *u)
 {
 	uint64_t with_swap = 0;
-	_cleanup_free_ char *stat = text_of(s, "memory", "memory.stat");
+	_cleanup_free_ char *stat = berth_cg_text(s, "memory", "memory.stat");
 
-	number_of(s, "memory", "memory.limit_in_bytes", &u->mem_limit);
-	u->mem_rss = field(stat, "total_rss");
-	u->page_faults = field(stat, "total_pgfault");
-	u->major_page_faults = field(stat, "total_pgmajfault");
-	uint64_t inactive = field(stat, "total_inactive_file");
+	berth_cg_number(s, "memory", "memory.limit_in_bytes", &u->mem_limit);
+	u->mem_rss = berth_cg_field(stat, "total_rss");
+	u->page_faults = berth_cg_field(stat, "total_pgfault");
+	u->major_page_faults = berth_cg_field(stat, "total_pgmajfault");
+	uint64_t inactive = berth_cg_field(stat, "total_inactive_file");
 	u->mem_working_set = u->mem_usage > inactive ? u->mem_usage - inactive : 0;
-	if (number_of(s, "memory", "memory.memsw.usage_in_bytes", &with_swap)) {
+	if (berth_cg_number(s, "memory", "memory.memsw.usage_in_bytes", &with_swap)) {
 		u->swap_known = true;
 		u->swap_usage = with_swap > u->mem_usage ? with_swap - u->mem_usage : 0;
-		number_of(s, "memory", "memory.memsw.limit_in_bytes", &u->swap_limit);
-		u->swap_limit = limit(u->swap_limit);
+		berth_cg_number(s, "memory", "memory.memsw.limit_in_bytes", &u->swap_limit);
+		u->swap_limit = berth_cg_limit(u->swap_limit);
 		if (u->swap_limit > u->mem_limit)
 			u->swap_limit -= u->mem_limit;
 	}
-	if (!number_of(s, "cpuacct", "cpuacct.usage", &u->cpu_ns))
-		number_of(s, "cpu,cpuacct", "cpuacct.usage", &u->cpu_ns);
-	number_of(s, "pids", "pids.current", &u->pids);
+	if (!berth_cg_number(s, "cpuacct", "cpuacct.usage", &u->cpu_ns))
+		berth_cg_number(s, "cpu,cpuacct", "cpuacct.usage", &u->cpu_ns);
+	berth_cg_number(s, "pids", "pids.current", &u->pids);
 }
 
-static void read_v2(const struct source *s, struct berth_cgroup_usage *u)
+static void read_v2(const struct berth_cg_source *s, struct berth_cgroup_usage *u)
 {
-	_cleanup_free_ char *stat = text_of(s, "", "memory.stat"),
-	                    *cpu = text_of(s, "", "cpu.stat");
+	_cleanup_free_ char *stat = berth_cg_text(s, "", "memory.stat"),
+	                    *cpu = berth_cg_text(s, "", "cpu.stat");
 
-	number_of(s, "", "memory.max", &u->mem_limit);
-	u->mem_rss = field(stat, "anon");
-	u->page_faults = field(stat, "pgfault");
-	u->major_page_faults = field(stat, "pgmajfault");
-	uint64_t inactive = field(stat, "inactive_file");
+	berth_cg_number(s, "", "memory.max", &u->mem_limit);
+	u->mem_rss = berth_cg_field(stat, "anon");
+	u->page_faults = berth_cg_field(stat, "pgfault");
+	u->major_page_faults = berth_cg_field(stat, "pgmajfault");
+	uint64_t inactive = berth_cg_field(stat, "inactive_file");
 	u->mem_working_set = u->mem_usage > inactive ? u->mem_usage - inactive : 0;
-	u->swap_known = number_of(s, "", "memory.swap.current", &u->swap_usage);
-	number_of(s, "", "memory.swap.max", &u->swap_limit);
-	u->cpu_ns = field(cpu, "usage_usec") * 1000u;
-	number_of(s, "", "pids.current", &u->pids);
+	u->swap_known = berth_cg_number(s, "", "memory.swap.current", &u->swap_usage);
+	berth_cg_number(s, "", "memory.swap.max", &u->swap_limit);
+	u->cpu_ns = berth_cg_field(cpu, "usage_usec") * 1000u;
+	berth_cg_number(s, "", "pids.current", &u->pids);
 	read_psi(s, "cpu.pressure", &u->cpu_psi);
 	read_psi(s, "memory.pressure", &u->mem_psi);
 	read_psi(s, "io.pressure", &u->io_psi);
@@ -122,17 +74,17 @@ static void read_v2(const struct source *s, struct berth_cgroup_usage *u)
 
 int berth_cgroup_usage(const char *mount, bool v2, const char *path, struct berth_cgroup_usage *ret)
 {
-	struct source s = {.mount = mount, .path = path, .v2 = v2};
+	struct berth_cg_source s = {.mount = mount, .path = path, .v2 = v2};
 
 	memset(ret, 0, sizeof(*ret));
-	if (!number_of(
+	if (!berth_cg_number(
 	            &s, "memory", v2 ? "memory.current" : "memory.usage_in_bytes", &ret->mem_usage))
 		return -ENOENT;
 	if (v2)
 		read_v2(&s, ret);
 	else
 		read_v1(&s, ret);
-	ret->mem_limit = limit(ret->mem_limit);
+	ret->mem_limit = berth_cg_limit(ret->mem_limit);
 	ret->when_ns = berth_realtime_ns();
 	return 0;
 }
@@ -162,21 +114,26 @@ unsigned int berth_interfaces(const char *text, struct berth_interface *ret, uns
 
 	for (const char *line = text; line && *line && found < n;) {
 		const char *colon = strchr(line, ':'), *end = strchr(line, '\n');
-		unsigned long long v[11] = {0};
+		unsigned long long v[12] = {0};
 		while (*line == ' ')
 			line++;
 		if (colon && (!end || colon < end) && colon - line < 16 &&
-		        sscanf(colon + 1, " %llu %llu %llu %llu %llu %llu %llu %llu %llu %llu %llu",
+		        sscanf(colon + 1,
+		                " %llu %llu %llu %llu %llu %llu %llu %llu %llu %llu %llu %llu",
 		                &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[8],
-		                &v[9], &v[10]) == 11 &&
+		                &v[9], &v[10], &v[11]) == 12 &&
 		        strncmp(line, "lo:", 3) != 0) {
 			struct berth_interface *i = &ret[found++];
 			memset(i, 0, sizeof(*i));
 			memcpy(i->name, line, (size_t)(colon - line));
 			i->rx_bytes = v[0];
+			i->rx_packets = v[1];
 			i->rx_errors = v[2];
+			i->rx_dropped = v[3];
 			i->tx_bytes = v[8];
+			i->tx_packets = v[9];
 			i->tx_errors = v[10];
+			i->tx_dropped = v[11];
 		}
 		line = end ? end + 1 : NULL;
 	}

@@ -38,7 +38,8 @@ char *berth_cgroup_path_of(const char *cgroups_path);
  */
 struct berth_interface {
 	char name[16];
-	uint64_t rx_bytes, rx_errors, tx_bytes, tx_errors;
+	uint64_t rx_bytes, rx_packets, rx_errors, rx_dropped;
+	uint64_t tx_bytes, tx_packets, tx_errors, tx_dropped;
 };
 unsigned int berth_interfaces(
         const char *net_dev_text, struct berth_interface *ret, unsigned int n);

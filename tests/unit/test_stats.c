@@ -15,6 +15,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "stats/cgroup.h"
+#include "stats/detail.h"
 
 static char dir[] = "/tmp/berth-stats-XXXXXX";
 
@@ -115,7 +116,7 @@ static void interfaces(void **state)
 	        "0    0    0     0       0          0\n"
 	        "  eth0:    2000      20    3    0    0     0          0         0     4000      "
 	        "40    "
-	        "5    0    0     0       0          0\n"
+	        "5    6    0     0       0          0\n"
 	        "a-name-that-is-too-long: 1 2 3 4 5 6 7 8 9 10 11\nbroken: 1 2\n";
 	(void)state;
 	assert_int_equal(berth_interfaces(text, i, 4), 1);
@@ -124,7 +125,97 @@ static void interfaces(void **state)
 	assert_int_equal(i[0].rx_errors, 3);
 	assert_int_equal(i[0].tx_bytes, 4000);
 	assert_int_equal(i[0].tx_errors, 5);
+	assert_int_equal(i[0].tx_packets, 40);
+	assert_int_equal(i[0].tx_dropped, 6);
 	assert_int_equal(berth_interfaces("", i, 4), 0);
+}
+
+static void details_of_version_2(void **state)
+{
+	struct berth_cgroup_detail d;
+	char self[32];
+	(void)state;
+	snprintf(self, sizeof(self), "%d\n", (int)getpid());
+	put("d/x/cpu.stat", "usage_usec 9\nuser_usec 5\nsystem_usec 4\nnr_periods 7\n"
+	                    "nr_throttled 2\nthrottled_usec 11\n");
+	put("d/x/cpu.max", "25000 100000\n");
+	put("d/x/cpu.weight", "100\n");
+	put("d/x/memory.stat", "file 10\nfile_mapped 20\nkernel 30\npgfault 40\npgmajfault 1\n");
+	put("d/x/memory.events", "low 0\nhigh 0\nmax 6\noom 1\noom_kill 3\n");
+	put("d/x/memory.peak", "999\n");
+	put("d/x/pids.current", "2\n");
+	put("d/x/pids.max", "max\n");
+	put("d/x/io.stat", "rubbish\n7:99 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n");
+	put("d/x/cgroup.procs", self);
+	berth_cgroup_read_detail(dir, true, "/d/x", getpid(), &d);
+	assert_int_equal(d.cpu_user_ns, 5000);
+	assert_int_equal(d.cpu_system_ns, 4000);
+	assert_int_equal(d.periods, 7);
+	assert_int_equal(d.throttled_periods, 2);
+	assert_int_equal(d.throttled_ns, 11000);
+	assert_int_equal(d.cpu_quota_us, 25000);
+	assert_int_equal(d.cpu_period_us, 100000);
+	assert_in_range(d.cpu_shares, 2500, 2700); /* of 2597 */
+	assert_int_equal(d.mem_cache, 10);
+	assert_int_equal(d.mem_mapped, 20);
+	assert_int_equal(d.mem_kernel, 30);
+	assert_int_equal(d.total_faults, 40);
+	assert_int_equal(d.mem_failcnt, 6);
+	assert_int_equal(d.oom_kills, 3);
+	assert_int_equal(d.mem_max_usage, 999);
+	assert_int_equal(d.threads, 2);
+	assert_int_equal(d.threads_max, 0);
+	assert_int_equal(d.n_io, 1);
+	assert_int_equal(d.io[0].major, 7);
+	assert_int_equal(d.io[0].minor, 99);
+	assert_int_equal(d.io[0].write_bytes, 2);
+	assert_int_equal(d.io[0].reads, 3);
+	assert_string_equal(d.io[0].device, ""); /* there is none */
+	assert_int_equal(d.processes, 1);
+	assert_true(d.fds >= 3 && d.nofile_soft > 0);
+	put("d/x/cpu.max", "max 100000\n");
+	berth_cgroup_read_detail(dir, true, "/d/x", 0, &d);
+	assert_int_equal(d.cpu_quota_us, -1);
+	assert_int_equal(d.cpu_period_us, 100000);
+	assert_int_equal(d.nofile_soft, 0);
+	/* Nothing there at all. */
+	berth_cgroup_read_detail(dir, true, "/d/none", 0, &d);
+	assert_int_equal(d.processes + d.threads + d.n_io, 0);
+}
+
+static void details_of_version_1(void **state)
+{
+	struct berth_cgroup_detail d;
+	(void)state;
+	put("cpuacct/y/cpuacct.stat", "user 50\nsystem 20\n");
+	put("cpu/y/cpu.stat", "nr_periods 3\nnr_throttled 1\nthrottled_time 17\n");
+	put("cpu/y/cpu.cfs_quota_us", "-1\n");
+	put("cpu/y/cpu.cfs_period_us", "100000\n");
+	put("cpu/y/cpu.shares", "512\n");
+	put("memory/y/memory.stat",
+	        "pgfault 4\ntotal_cache 8\ntotal_mapped_file 9\ntotal_pgfault 5\n");
+	put("memory/y/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n");
+	put("memory/y/memory.failcnt", "13\n");
+	put("memory/y/memory.soft_limit_in_bytes", "9223372036854771712\n");
+	put("blkio/y/blkio.throttle.io_service_bytes",
+	        "7:99 Read 4096\n7:99 Write 512\n7:99 Sync 1\n7:99 Total 4608\nTotal 4608\n");
+	put("blkio/y/blkio.throttle.io_serviced", "7:99 Read 2\n7:99 Write 1\nTotal 3\n");
+	berth_cgroup_read_detail(dir, false, "/y", 0, &d);
+	assert_int_equal(d.cpu_user_ns, 50 * (1000000000 / sysconf(_SC_CLK_TCK)));
+	assert_int_equal(d.throttled_ns, 17);
+	assert_int_equal(d.cpu_quota_us, -1);
+	assert_int_equal(d.cpu_shares, 512);
+	assert_int_equal(d.mem_cache, 8);
+	assert_int_equal(d.faults, 4);
+	assert_int_equal(d.total_faults, 5);
+	assert_int_equal(d.oom_kills, 2);
+	assert_int_equal(d.mem_failcnt, 13);
+	assert_int_equal(d.mem_reservation, 0);
+	assert_int_equal(d.n_io, 1);
+	assert_int_equal(d.io[0].read_bytes, 4096);
+	assert_int_equal(d.io[0].write_bytes, 512);
+	assert_int_equal(d.io[0].reads, 2);
+	assert_int_equal(d.io[0].writes, 1);
 }
 
 int main(void)
@@ -134,6 +225,8 @@ int main(void)
 	        cmocka_unit_test(version_1),
 	        cmocka_unit_test(paths),
 	        cmocka_unit_test(interfaces),
+	        cmocka_unit_test(details_of_version_2),
+	        cmocka_unit_test(details_of_version_1),
 	};
 	assert_non_null(mkdtemp(dir));
 	int failed = cmocka_run_group_tests(tests, NULL, NULL);

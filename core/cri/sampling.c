@@ -1,0 +1,200 @@
+/* See sampling.h. The rate of CPU use is that since the sample before. */
+#include "cri/sampling.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
+
+#include "base/fd.h"
+#include "base/limits.h"
+
+#define CGROUP_MOUNT "/sys/fs/cgroup"
+#define RATE_MIN_NS 100000000u /* a shorter time says nothing about a rate */
+
+/* ---- on the worker ---- */
+
+/* Drivers answer this cheaply: by quota, or from a cache of their own. */
+static void sample_layer(struct berth_container_sample *cs)
+{
+	struct berth_container *c = cs->c;
+	struct berth_snap_args a = {.size = sizeof(a), .key = c->id};
+	struct berth_snap_info info = {.size = sizeof(info)};
+	struct berth_error *err = NULL;
+	_cleanup_(berth_call_freep) struct berth_call *call =
+	        berth_call_new(c->d->storage, BERTH_OP_STORAGE_STAT, c->id);
+
+	if (berth_call_run(call, &a, &info, &err) < 0) {
+		berth_error_free(err);
+		return;
+	}
+	cs->layer_bytes = info.bytes;
+	cs->layer_inodes = info.inodes;
+}
+
+static void sample_container(struct berth_sampling *s, struct berth_container_sample *cs)
+{
+	_cleanup_free_ char *path = berth_cgroup_path_of(cs->c->cgroups_path);
+
+	if (berth_cgroup_usage(CGROUP_MOUNT, s->d->host.cgroup_v2, path, &cs->usage) < 0)
+		return;
+	sample_layer(cs);
+	if (!s->detailed)
+		return;
+	cs->detail = berth_new(struct berth_cgroup_detail);
+	berth_cgroup_read_detail(CGROUP_MOUNT, s->d->host.cgroup_v2, path, cs->c->pid, cs->detail);
+}
+
+static void sample_pod(struct berth_sampling *s, struct berth_pod_sample *p)
+{
+	char path[64];
+	_cleanup_free_ char *text = NULL;
+
+	if (p->cgroup)
+		(void)!berth_cgroup_usage(CGROUP_MOUNT, s->d->host.cgroup_v2, p->cgroup, &p->usage);
+	snprintf(path, sizeof(path), "/proc/%d/net/dev", (int)p->pid);
+	if (p->pid > 0 && berth_read_file(AT_FDCWD, path, BERTH_KIB(64), &text, NULL) == 0)
+		p->n_interfaces = berth_interfaces(text, p->interfaces, BERTH_LIMIT_INTERFACES);
+}
+
+static void sample_fs(struct berth_sampling *s)
+{
+	const char *root = s->d->config->root;
+	struct statvfs fs;
+	struct stat st;
+
+	if (statvfs(root, &fs) < 0 || stat(root, &st) < 0)
+		return;
+	s->fs.bytes = (uint64_t)fs.f_blocks * fs.f_frsize;
+	s->fs.inodes = fs.f_files;
+	s->fs.inodes_free = fs.f_ffree;
+	berth_block_device_name(
+	        major(st.st_dev), minor(st.st_dev), s->fs.device, sizeof(s->fs.device));
+}
+
+static void sample(void *arg)
+{
+	struct berth_sampling *s = arg;
+	if (s->detailed)
+		sample_fs(s);
+	for (size_t i = 0; i < s->n_containers; i++)
+		sample_container(s, &s->containers[i]);
+	for (size_t i = 0; i < s->n_pods; i++)
+		sample_pod(s, &s->pods[i]);
+}
+
+/* ---- back on the loop ---- */
+
+static void rate(struct berth_container_sample *cs)
+{
+	struct berth_container *c = cs->c;
+	const struct berth_cgroup_usage *u = &cs->usage;
+
+	if (u->when_ns == 0)
+		return;
+	if (c->cpu_at_ns && u->when_ns > c->cpu_at_ns && u->cpu_ns >= c->cpu_ns) {
+		uint64_t ns = u->when_ns - c->cpu_at_ns;
+		if (ns < RATE_MIN_NS) {
+			cs->rate_known = c->rate_known;
+			cs->nano_cores = c->nano_cores;
+			return;
+		}
+		cs->nano_cores = (uint64_t)((double)(u->cpu_ns - c->cpu_ns) / (double)ns * 1e9);
+		cs->rate_known = true;
+	}
+	c->cpu_at_ns = u->when_ns;
+	c->cpu_ns = u->cpu_ns;
+	c->rate_known = cs->rate_known;
+	c->nano_cores = cs->nano_cores;
+}
+
+void berth_sampling_add_usage(struct berth_cgroup_usage *to, const struct berth_cgroup_usage *u)
+{
+	to->cpu_ns += u->cpu_ns;
+	to->mem_usage += u->mem_usage;
+	to->mem_working_set += u->mem_working_set;
+	to->mem_rss += u->mem_rss;
+	to->page_faults += u->page_faults;
+	to->major_page_faults += u->major_page_faults;
+	to->pids += u->pids;
+	if (u->when_ns > to->when_ns)
+		to->when_ns = u->when_ns;
+}
+
+static void sampling_free(struct berth_sampling *s)
+{
+	for (size_t i = 0; i < s->n_containers; i++) {
+		berth_container_unref(s->containers[i].c);
+		free(s->containers[i].detail);
+	}
+	for (size_t i = 0; i < s->n_pods; i++) {
+		berth_pod_unref(s->pods[i].pod);
+		free(s->pods[i].cgroup);
+	}
+	free(s->containers);
+	free(s->pods);
+	free(s);
+}
+
+static void sampled(void *arg)
+{
+	struct berth_sampling *s = arg;
+
+	for (size_t i = 0; i < s->n_containers; i++)
+		rate(&s->containers[i]);
+	s->reply(s);
+	sampling_free(s);
+}
+
+struct berth_sampling *berth_sampling_new(struct berth_daemon *d, struct berth_grpc_call *call,
+        void (*reply)(struct berth_sampling *s))
+{
+	struct berth_sampling *s = berth_new(struct berth_sampling);
+	s->d = d;
+	s->call = call;
+	s->reply = reply;
+	s->containers = berth_new_array(
+	        struct berth_container_sample, HASH_COUNT(d->containers->by_id) + 1);
+	s->pods = berth_new_array(struct berth_pod_sample, HASH_CNT(hh_id, d->pods->by_id) + 1);
+	return s;
+}
+
+void berth_sampling_start(struct berth_sampling *s)
+{
+	if (berth_work(s->d->flows, s->d->loop, sample, sampled, s) == 0)
+		return;
+	berth_grpc_failf(s->call, BERTH_RESOURCE_EXHAUSTED, "too many requests are under way");
+	sampling_free(s);
+}
+
+void berth_sampling_add_container(struct berth_sampling *s, struct berth_container *c)
+{
+	s->containers[s->n_containers++].c = berth_container_ref(c);
+}
+
+bool berth_sampling_possible(const struct berth_container *c)
+{
+	return (c->phase == BERTH_CTR_RUNNING || c->phase == BERTH_CTR_CREATED) && c->cgroups_path;
+}
+
+void berth_sampling_add_pod(struct berth_sampling *s, struct berth_pod *p)
+{
+	struct berth_pod_sample *ps = &s->pods[s->n_pods++];
+	const char *parent = p->config->linux ? p->config->linux->cgroup_parent : "";
+
+	ps->pod = berth_pod_ref(p);
+	ps->first = s->n_containers;
+	for (struct berth_container *c = p->containers; c; c = c->next) {
+		if (!berth_sampling_possible(c))
+			continue;
+		berth_sampling_add_container(s, c);
+		ps->n++;
+		if (!p->host_network)
+			ps->pid = c->pid > 0 ? c->pid : ps->pid;
+	}
+	if (parent && parent[0] == '/')
+		ps->cgroup = berth_strdup(parent);
+}

@@ -1,0 +1,57 @@
+/* What containers and pods use: sampled in one job on a worker for all that a request asks for, and
+ * handed back to the loop, which builds the answer. [loop] unless said otherwise. */
+#ifndef BERTH_CRI_SAMPLING_H
+#define BERTH_CRI_SAMPLING_H
+
+#include "cri/service.h"
+#include "stats/cgroup.h"
+#include "stats/detail.h"
+
+#define BERTH_LIMIT_INTERFACES 16 /* of one pod */
+
+struct berth_container_sample {
+	struct berth_container *c;
+	struct berth_cgroup_usage usage;
+	uint64_t nano_cores, layer_bytes, layer_inodes;
+	bool rate_known;
+	struct berth_cgroup_detail *detail; /* where it was asked for */
+};
+
+struct berth_pod_sample {
+	struct berth_pod *pod;
+	struct berth_cgroup_usage usage;
+	char *cgroup; /* of the pod, NULL = the sum of its containers */
+	pid_t pid;    /* one process of it, for its interfaces; 0 = none */
+	struct berth_interface interfaces[BERTH_LIMIT_INTERFACES];
+	unsigned int n_interfaces;
+	size_t first, n; /* its containers among the samples */
+};
+
+struct berth_sampling {
+	struct berth_daemon *d;
+	struct berth_grpc_call *call;
+	struct berth_container_sample *containers;
+	size_t n_containers;
+	struct berth_pod_sample *pods;
+	size_t n_pods;
+	void (*reply)(struct berth_sampling *s);
+	/* Set before the start: what cadvisor tells, too. */
+	bool detailed;
+	struct berth_sampled_fs { /* that the writable layers lie on; where detailed */
+		char device[64];
+		uint64_t bytes, inodes, inodes_free;
+	} fs;
+};
+
+/* `reply` runs once all is sampled; what it was about is freed after it. */
+struct berth_sampling *berth_sampling_new(struct berth_daemon *d, struct berth_grpc_call *call,
+        void (*reply)(struct berth_sampling *s));
+void berth_sampling_add_container(struct berth_sampling *s, struct berth_container *c);
+/* A pod with its containers that may be sampled. */
+void berth_sampling_add_pod(struct berth_sampling *s, struct berth_pod *p);
+bool berth_sampling_possible(const struct berth_container *c);
+void berth_sampling_start(struct berth_sampling *s);
+/* Of a pod that has no cgroup of its own: what its containers use. */
+void berth_sampling_add_usage(struct berth_cgroup_usage *to, const struct berth_cgroup_usage *u);
+
+#endif
