@@ -27,8 +27,10 @@ struct berth_session {
 	struct berth_error *err;
 	struct berth_timer *again;
 	struct berth_cancel *cancel; /* of its beginning */
-	bool begun, begin_over, ended, kill, killing;
-	bool busy; /* inside of one of the owner's functions */
+	bool begun, begin_over, ended;
+	bool kill, killing;
+	bool swept; /* a kill has come to its end */
+	bool busy;  /* inside of one of the owner's functions */
 };
 
 struct berth_sessions {
@@ -46,10 +48,17 @@ static void session_free(struct berth_session *s)
 	free(s);
 }
 
+/* A command that ended by itself before its kill arrived may have left others behind. */
+static bool needs_kill(const struct berth_session *s)
+{
+	return s->begun && s->kill && (!s->ended || !s->swept);
+}
+
 /* Frees it as soon as neither its owner nor a worker nor an event needs it. */
 static void maybe_free(struct berth_session *s)
 {
-	if (!s->busy && !s->ops && s->begin_over && !s->killing && (s->ended || !s->begun))
+	if (!s->busy && !s->ops && s->begin_over && !s->killing && (s->ended || !s->begun) &&
+	        !needs_kill(s))
 		session_free(s);
 }
 
@@ -72,6 +81,9 @@ static void kill_done(void *arg)
 {
 	struct berth_session *s = arg;
 	s->killing = false;
+	s->swept = true;
+	if (!needs_kill(s))
+		s->again = berth_timer_free(s->again);
 	maybe_free(s);
 }
 
@@ -79,10 +91,10 @@ void berth_session_kill(struct berth_session *s)
 {
 	struct berth_daemon *d = s->c->d;
 
-	s->kill = true;
+	s->kill = s->kill || !s->ended;
 	if (!s->begin_over)
 		berth_cancel_set(s->cancel);
-	if (!s->begun || !s->begin_over || s->ended)
+	if (!s->begin_over || !needs_kill(s))
 		return; /* killed as soon as it is there */
 	if (!s->again)
 		s->again = berth_timer_start(d->loop, KILL_AGAIN_MS, kill_again, s);
@@ -116,7 +128,8 @@ void berth_session_exited(struct berth_daemon *d, const char *object_id, const c
 			continue;
 		s->ended = true;
 		s->exit = *exit;
-		s->again = berth_timer_free(s->again);
+		if (!needs_kill(s))
+			s->again = berth_timer_free(s->again);
 		if (s->begin_over)
 			say_ended(s);
 		return;
@@ -198,12 +211,12 @@ static void begin_done(void *arg)
 		berth_close(s->io.err_fd);
 	}
 	s->busy = false;
+	if (s->kill || !s->ops)
+		berth_session_kill(s);
 	if (s->begun && s->ended) {
 		say_ended(s);
 		return;
 	}
-	if (s->kill || !s->ops)
-		berth_session_kill(s);
 	maybe_free(s);
 }
 

@@ -315,7 +315,6 @@ void berth_exec_kill(struct berth_instance *i, const char *object_id, const char
 {
 	int pidfd = -1;
 	pid_t pid = 0;
-	uint64_t mark = 0;
 
 	pthread_mutex_lock(&all.lock);
 	for (struct spawned *s = all.first; s; s = s->next) {
@@ -323,14 +322,15 @@ void berth_exec_kill(struct berth_instance *i, const char *object_id, const char
 		        strcmp(s->exec_id, exec_id) == 0) {
 			pidfd = fcntl(s->pidfd, F_DUPFD_CLOEXEC, 0);
 			pid = s->pid;
-			mark = s->mark;
 		}
 	}
 	pthread_mutex_unlock(&all.lock);
-	/* Stopped by its pidfd first, so that the pid is surely still its own. The lock is not held
-	 * over the wait: the loop needs it to reap. */
-	if (pidfd >= 0 && berth_pidfd_kill(pidfd, SIGSTOP) == 0)
-		berth_kill_tree(pid, mark, REAP_WAIT_MS);
+	/* Stopped by its pidfd first, so that the pid is surely still its own. Where it has ended
+	 * already, what it left behind is found by the mark. The lock is not held over the wait:
+	 * the loop needs it to reap. */
+	if (pidfd < 0 || berth_pidfd_kill(pidfd, SIGSTOP) < 0)
+		pid = 0;
+	berth_kill_tree(pid, berth_child_mark(exec_id), REAP_WAIT_MS);
 	berth_close(pidfd);
 }
 

@@ -224,6 +224,14 @@ def test_the_command_goes_with_its_client(real, kind, reads):
     wait_for(lambda: processes(real, cid, "sleep 100") == ["sleep 1000"])
 
 
+def test_what_an_abandoned_command_left_behind(real):
+    _, cid = sleeper(real)
+    for _ in range(20):  # it ends by itself when its input does, before anybody can kill it
+        with spdy(exec_url(real, cid, "sh", "-c", "sleep 1001 & echo up; read x")) as c:
+            c.until(lambda s: b"up" in s.seen.out)
+    wait_for(lambda: processes(real, cid, "sleep 100") == ["sleep 1000"])
+
+
 def test_a_terminal(real):
     _, cid = sleeper(real)
     with spdy(exec_url(real, cid, "sh", stderr=False, tty=True), stderr=False, resize=True) as c:
