@@ -26,6 +26,7 @@ struct ctl_option {
 	const char *help;
 };
 
+#define CTL_ENDPOINT "/run/berth/berth.sock"
 #define CTL_OPTIONS_MAX 24
 
 struct ctl;
@@ -70,6 +71,8 @@ bool ctl_flag(const struct ctl *c, const char *name);
 const char *ctl_text(const struct ctl *c, const char *name); /* NULL = not given */
 char *const *ctl_list(const struct ctl *c, const char *name);
 uint64_t ctl_number(const struct ctl *c, const char *name, uint64_t otherwise);
+/* complete.c: prints what may stand in place of the last word. Never fails. */
+int ctl_complete(struct ctl *c, int n, char *const *words);
 /* help.c */
 void ctl_help(FILE *f, const struct ctl_command *command); /* NULL: the whole program */
 

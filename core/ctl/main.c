@@ -1,6 +1,7 @@
 #include <locale.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "ctl/ctl.h"
 
@@ -13,7 +14,9 @@ int main(int argc, char **argv)
 
 	setlocale(LC_CTYPE, "");
 	signal(SIGPIPE, SIG_DFL);
-	if (ctl_parse(&c, argc, argv, &help, &err) == 0) {
+	if (argc > 1 && strcmp(argv[1], "__complete") == 0) {
+		code = ctl_complete(&c, argc - 2, argv + 2);
+	} else if (ctl_parse(&c, argc, argv, &help, &err) == 0) {
 		if (help) {
 			ctl_help(stdout, c.command);
 			code = CTL_OK;

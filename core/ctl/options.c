@@ -232,7 +232,7 @@ int ctl_parse(struct ctl *c, int argc, char **argv, bool *ret_help, struct berth
 	struct line l = {c, argv, argc, 1, ret_help, err};
 	const char *env = getenv("BERTH_RUNTIME_ENDPOINT");
 
-	c->endpoint = env && *env ? env : "/run/berth/berth.sock";
+	c->endpoint = env && *env ? env : CTL_ENDPOINT;
 	c->args = berth_new_array(char *, (size_t)argc + 1);
 	if (parse_options(&l, true) || *ret_help)
 		return *l.err ? -1 : 0;

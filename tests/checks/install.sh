@@ -43,6 +43,7 @@ check_files() {
 		libexec/berth/berth-ns
 		libexec/berth/berth-pull
 		libexec/berth/berth-tls.so
+		share/bash-completion/completions/berthctl
 		share/doc/berth/berth.yaml
 	LIST
 	)

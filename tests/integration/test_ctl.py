@@ -353,3 +353,45 @@ def test_streams_that_are_wrong(server, streams, what, says):
     r = server.ctl("exec", "-i", "ctr", "x", stdin=subprocess.DEVNULL)
     assert r.returncode == 125 and says in r.stderr, r
     assert time.monotonic() - t < 3
+
+
+# ---- completion ----
+
+COMPLETE = """
+source "$1"
+COMP_LINE=$2 COMP_POINT=${#2}
+read -ra COMP_WORDS <<<"$2"
+_berthctl "$3" "" ""
+printf '%s\\n' "${COMPREPLY[@]}"
+"""
+
+
+@pytest.mark.parametrize("line,offers", [
+    ("ex", ["exec"]), ("p", ["ps", "pods", "pull", "plugins", "port-forward"]), ("image ", ["import"]), ("help at", ["attach"]),
+    ("exec --std", ["--stdin"]), ("ps --no", ["--no-trunc"]), ("-o ", ["json", "table"]), ("run --net ", ["host", "pod"]),
+    ("exec -it w", ["web"]), ("logs w", ["web", "worker"]), ("stop web w", ["web", "worker"]), ("exec web w", []),
+    ("port-forward ", ["shop", "p1"]), ("ps -p sh", ["shop"]), ("rmi example.org/a:", ["1", "2"]), ("rmi example.org/b", [
+        "example.org/b:1"]), ("exec web --std", []), ("no-such-command ", []), ("stop $(to", []), ("start -- --", [])])
+def test_completion(server, line, offers):
+    cri = server.cri
+
+    def ctr(i, name, state):
+        return cri.Container(id=i, metadata=cri.ContainerMetadata(name=name), state=state)
+    server.unary["RuntimeService/ListContainers"] = lambda r, c: cri.ListContainersResponse(
+        containers=[ctr("c1", "web", cri.CONTAINER_RUNNING), ctr("c2", "worker", cri.CONTAINER_EXITED)])
+    server.unary["RuntimeService/ListPodSandbox"] = lambda r, c: cri.ListPodSandboxResponse(
+        items=[cri.PodSandbox(id="p1", metadata=cri.PodSandboxMetadata(name="shop"))])
+    server.unary["ImageService/ListImages"] = lambda r, c: cri.ListImagesResponse(
+        images=[cri.Image(id="i1", repo_tags=["example.org/a:1", "example.org/a:2"]), cri.Image(
+            id="i2", repo_tags=["example.org/b:1"])])
+    script = os.path.join(HERE, "../../docs/berthctl.bash")
+    p = subprocess.run(["bash", "-c", COMPLETE, "bash", script, "berthctl --runtime-endpoint " + server.path + " " + line, CTL],
+                       capture_output=True, text=True, timeout=30)
+    assert p.stderr == "" and sorted(p.stdout.split()) == sorted(offers), p
+
+
+def test_completion_without_a_runtime(tmp_path):
+    p = subprocess.run([CTL, "__complete", "--runtime-endpoint", str(tmp_path / "none"), "exec", ""], capture_output=True, text=True,
+                       timeout=30)
+    assert (p.returncode, p.stdout, p.stderr) == (0, "", "")
+    assert subprocess.run([CTL, "__complete"], capture_output=True, timeout=30).stdout.count(b"\n") > 20
