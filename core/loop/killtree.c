@@ -135,17 +135,24 @@ uint64_t berth_child_mark(const char *name)
 void berth_kill_tree(pid_t pid, uint64_t mark, unsigned int reap_wait_ms)
 {
 	struct tree t = {.mark = mark};
-	size_t looked = 0;
+	size_t looked = 0, killed = 0;
+	bool any = true;
 
 	if (pid > 0)
 		tree_add(&t, pid);
-	do {
-		for (; looked < t.n; looked++)
-			tree_add_children(&t, t.pids[looked]);
-		tree_add_strays(&t);
-	} while (looked < t.n);
-	for (size_t i = 0; i < t.n; i++)
-		kill(t.pids[i], SIGKILL);
+	/* A stop is lost where it meets a program of several threads in its execve(), as runtimes
+	 * are just before the command; a kill never is. So what was started in spite of a stop is
+	 * found by another look after the kill. */
+	while (any) {
+		do {
+			for (; looked < t.n; looked++)
+				tree_add_children(&t, t.pids[looked]);
+			tree_add_strays(&t);
+		} while (looked < t.n);
+		any = killed < t.n;
+		for (; killed < t.n; killed++)
+			kill(t.pids[killed], SIGKILL);
+	}
 	/* The descendants are orphans now, and the sweeper's: until it has been there a container
 	 * may still list them. The first one is its owner's to reap. */
 	uint64_t until = berth_now_ns() + reap_wait_ms * 1000000ull;
