@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/histogram.h"
 #include "config/config.h"
 #include "loop/pool.h"
 #include "plugin/host.h"
@@ -17,6 +18,7 @@ struct berth_images;
 struct berth_sessions;
 struct berth_streams;
 struct berth_policy;
+struct berth_metrics;
 
 /* What happened to a container or a pod sandbox, for those who listen; numbers of CRI. */
 enum berth_change {
@@ -33,6 +35,13 @@ struct berth_handler {
 	char *info;  /* OCI runtime `features` as JSON, or NULL */
 	bool rro;    /* it knows the mount option */
 	bool userns; /* told to CRI */
+};
+
+/* What happened since the start, for metrics. */
+struct berth_counts {
+	uint64_t ooms, unknown_exits;
+	struct berth_histogram pulls; /* that succeeded, by their layers' size: berth_bounds_size */
+	uint64_t pulls_failed[BERTH_CODES];
 };
 
 struct berth_daemon {
@@ -67,6 +76,8 @@ struct berth_daemon {
 	struct berth_policy *policy; /* images.policy; NULL = all are accepted */
 	char **pull_cgroup;          /* cgroup.procs files that pullers enter, or NULL */
 	char *pod_cidr;              /* UpdateRuntimeConfig */
+	struct berth_counts counts;
+	struct berth_metrics *metrics; /* NULL = not served */
 	bool draining;
 };
 

@@ -26,6 +26,7 @@
 #include "image/image.h"
 #include "image/policy.h"
 #include "loop/child.h"
+#include "metrics/metrics.h"
 #include "monitor/host.h"
 #include "plugins.h"
 #include "recover.h"
@@ -73,8 +74,10 @@ static void on_plugin_event(struct berth_instance *i, const struct berth_event *
 		HASH_FIND(hh, p->containers.by_id, ev->object_id, BERTH_ID_LEN, c);
 	if (!c)
 		return;
-	if (ev->type == BERTH_EV_OOM)
+	if (ev->type == BERTH_EV_OOM) {
+		p->d.counts.ooms += !c->oom;
 		c->oom = true;
+	}
 	berth_container_check(c);
 }
 
@@ -87,8 +90,9 @@ static void on_orphan(pid_t pid, int status, void *arg)
 static void on_call(
         const char *path, const struct berth_error *err, uint64_t duration_ns, void *arg)
 {
+	struct process *p = arg;
 	char ms[32];
-	(void)arg;
+	berth_metrics_rpc(p->d.metrics, path, err ? err->code : BERTH_OK_, duration_ns);
 	snprintf(ms, sizeof(ms), "%.3f", (double)duration_ns / 1e6);
 	if (!err)
 		berth_log_debug("request", "rpc", path, "ms", ms);
@@ -209,10 +213,17 @@ static int set_up(struct process *p, struct berth_error **ret_err)
 	p->server = berth_grpc_server_new(p->d.loop,
 	        &(struct berth_grpc_opts){.max_receive_bytes = (size_t)c->cri.max_receive_bytes,
 	                .max_send_bytes = (size_t)c->cri.max_send_bytes,
-	                .observe = on_call});
+	                .observe = on_call,
+	                .observe_arg = p});
 	berth_grpc_server_add(p->server, "runtime.v1.RuntimeService", berth_runtime_service, &p->d);
 	berth_grpc_server_add(p->server, "runtime.v1.ImageService", berth_image_service, &p->d);
 	berth_grpc_server_add(p->server, "berth.admin.v1.Admin", berth_admin_service, &p->d);
+	static const struct berth_metrics_service services[] = {
+	        {"runtime.v1.RuntimeService", berth_runtime_service},
+	        {"runtime.v1.ImageService", berth_image_service},
+	        {"berth.admin.v1.Admin", berth_admin_service}, {NULL, NULL}};
+	if (berth_metrics_start(&p->d, services, ret_err) < 0)
+		return -1;
 	_cleanup_free_ char *dir = berth_strdup(c->cri.listen);
 	*strrchr(dir, '/') = '\0';
 	if (*dir && make_dir(dir, ret_err) < 0)
@@ -330,6 +341,7 @@ static void tear_down(struct process *p)
 {
 	p->d.draining = true;
 	p->server = berth_grpc_server_free(p->server);
+	p->d.metrics = berth_metrics_stop(p->d.metrics);
 	berth_streams_stop(&p->d);
 	berth_pulls_end(&p->d);
 	berth_sessions_end(&p->d);

@@ -29,6 +29,7 @@ enum berth_code {
 	BERTH_UNAVAILABLE = 14,
 	BERTH_DATA_LOSS = 15,
 	BERTH_UNAUTHENTICATED = 16,
+	BERTH_CODES /* how many */
 };
 
 struct berth_error {

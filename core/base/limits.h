@@ -30,6 +30,10 @@
 #define BERTH_LIMIT_GRPC_RESETS 500
 #define BERTH_LIMIT_GRPC_RESETS_PER_S 100
 
+/* The metrics endpoint: see core/metrics */
+#define BERTH_LIMIT_METRICS_HEAD BERTH_KIB(8) /* of a request */
+#define BERTH_LIMIT_METRICS_CLIENTS 16
+
 /* CRI strings */
 #define BERTH_LIMIT_NAME 253 /* names and namespaces, as Kubernetes bounds them */
 #define BERTH_LIMIT_IMAGE_REF 1024

@@ -50,6 +50,9 @@ struct berth_config {
 		uint64_t max_receive_bytes, max_send_bytes;
 	} cri;
 	struct {
+		char *listen; /* IP:PORT, [IP]:PORT, a path, or "" = none */
+	} metrics;
+	struct {
 		int level; /* enum berth_log_level */
 	} log;
 };

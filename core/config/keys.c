@@ -103,6 +103,11 @@ const struct berth_key berth_keys[] = {
                 .min = BERTH_KIB(4), .max = BERTH_MIB(256), .doc = "The largest request."},
         {"cri", "max_send_bytes", BERTH_KEY_BYTES, AT(cri.max_send_bytes), .preset = "16MiB",
                 .min = BERTH_KIB(4), .max = BERTH_MIB(256), .doc = "The largest response."},
+        {"metrics", "listen", BERTH_KEY_TEXT, AT(metrics.listen), .may_be_empty = 1,
+                .preset = "\"\"",
+                .doc = "Where metrics are served for Prometheus, under /metrics: IP:PORT, "
+                       "[IP]:PORT, or the path of a unix socket; empty: nowhere. TCP has neither "
+                       "TLS nor a password."},
         {"log", "level", BERTH_KEY_CHOICE, AT(log.level), .preset = "info", .choices = log_levels,
                 .doc = "The least important lines that are logged."},
 };
@@ -118,6 +123,7 @@ const char *berth_key_group_doc(const char *group)
 	        {"runtimes", "What containers run with"},
 	        {"images", "Images and registries"},
 	        {"cri", "The Container Runtime Interface"},
+	        {"metrics", "Metrics of berthd itself"},
 	        {"log", "The log, on standard error"},
 	};
 	for (size_t i = 0; i < BERTH_ARRAY_LEN(groups); i++)

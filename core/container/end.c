@@ -102,6 +102,7 @@ void berth_container_apply_state(struct berth_container *c, const struct berth_c
 		if (c->phase == BERTH_CTR_EXITED)
 			return;
 		c->exit = st->exit;
+		c->d->counts.unknown_exits += !(c->exit.flags & BERTH_EXIT_KNOWN);
 		c->oom = c->oom || (st->exit.flags & BERTH_EXIT_OOM);
 		c->finished_ns = st->finished_ns ? st->finished_ns : berth_realtime_ns();
 		c->pid = 0;

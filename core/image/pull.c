@@ -59,7 +59,12 @@ static void undo_work(void *arg)
 static void undo_done(void *arg)
 {
 	struct berth_pull *p = arg;
+	struct berth_counts *n = &p->d->counts;
 
+	if (p->err)
+		n->pulls_failed[p->err->code < BERTH_CODES ? p->err->code : BERTH_UNKNOWN]++;
+	else
+		berth_histogram_add(&n->pulls, &berth_bounds_size, p->bytes);
 	while (p->parts) {
 		struct berth_pull_part *a = p->parts;
 		p->parts = a->next;
@@ -116,6 +121,8 @@ static void save_done(void *arg)
 		p->images[p->n_images++] = berth_image_ref(i);
 		json_decref(p->record);
 		p->record = NULL;
+		for (size_t n = 0; n < p->n_layers; n++)
+			p->bytes += p->layers[n].size;
 		pull_free_layers(p);
 		p->have_asked = false;
 		pull_send(p, json_pack("{s:s}", "t", "stored"), -1);

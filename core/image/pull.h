@@ -61,6 +61,7 @@ struct berth_pull {
 	json_t *record;              /* came, waits for the layers */
 	struct berth_image **images;
 	size_t n_images;
+	uint64_t bytes;    /* of the layers of what it stored */
 	unsigned int jobs; /* on workers */
 	bool ended;        /* the process has */
 	bool over;         /* the result is known; what is left is to clean up */

@@ -166,6 +166,16 @@ void berth_pool_unstuck(struct berth_pool *p)
 	pthread_mutex_unlock(&p->lock);
 }
 
+void berth_pool_counts(
+        struct berth_pool *p, size_t *queued, unsigned int *busy, unsigned int *stuck)
+{
+	pthread_mutex_lock(&p->lock);
+	*queued = p->queued;
+	*busy = p->threads - p->idle;
+	*stuck = p->stuck;
+	pthread_mutex_unlock(&p->lock);
+}
+
 struct berth_pool *berth_pool_free(struct berth_pool *p)
 {
 	if (!p)

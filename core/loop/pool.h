@@ -25,6 +25,9 @@ int berth_pool_run(struct berth_pool *p, berth_fn fn, void *arg) BERTH_MUST_CHEC
  * already. */
 bool berth_pool_replace_stuck(struct berth_pool *p, unsigned int cap);
 void berth_pool_unstuck(struct berth_pool *p); /* the stuck one came back */
+/* [any] Jobs that wait, threads at work, and those of them that were given up as stuck. */
+void berth_pool_counts(
+        struct berth_pool *p, size_t *queued, unsigned int *busy, unsigned int *stuck);
 /* Waits for queued and running jobs, joins the threads. NULL-safe, returns NULL. */
 struct berth_pool *berth_pool_free(struct berth_pool *p);
 

@@ -223,6 +223,7 @@ static void running_add(struct berth_call *c)
 	struct berth_instance *i = c->instance;
 	pthread_mutex_lock(&i->lock);
 	c->tid = (pid_t)syscall(SYS_gettid);
+	c->began_ns = berth_now_ns();
 	c->run_next = i->running;
 	if (i->running)
 		i->running->run_prev = c;
@@ -234,6 +235,11 @@ static void running_remove(struct berth_call *c)
 {
 	struct berth_instance *i = c->instance;
 	pthread_mutex_lock(&i->lock);
+	if (c->opcode >= 0) {
+		struct berth_op_usage *u = &i->usage[c->opcode];
+		berth_histogram_add(&u->took, &berth_bounds_latency, berth_now_ns() - c->began_ns);
+		u->failed += c->error != NULL;
+	}
 	if (c->run_prev)
 		c->run_prev->run_next = c->run_next;
 	else

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "base/histogram.h"
 #include "base/mem.h"
 #include "loop/loop.h"
 #include "plugin/cancel.h"
@@ -118,6 +119,20 @@ enum berth_opcode {
 
 /* [any] Does the plugin have the op? What it lacks is UNIMPLEMENTED. */
 bool berth_instance_has_op(const struct berth_instance *i, enum berth_opcode op);
+
+/* For metrics. [any] What came of an op's calls since the start; times are those in the plugin,
+ * without the wait for its lane. */
+struct berth_op_usage {
+	struct berth_histogram took; /* berth_bounds_latency */
+	uint64_t failed;
+};
+const char *berth_op_name(enum berth_opcode op); /* "storage.prepare" */
+void berth_instance_op_usage(
+        struct berth_instance *i, enum berth_opcode op, struct berth_op_usage *ret);
+/* Lanes are numbered from 0; the name is static, NULL where there is no further one. Plugins that
+ * are called one op at a time have one. */
+const char *berth_instance_lane(struct berth_instance *i, unsigned int lane, size_t *queued,
+        unsigned int *busy, unsigned int *stuck);
 
 /* One call into a plugin. Everything that the op returned by pointer lives in its arena until
  * berth_call_free(). */

@@ -74,6 +74,7 @@ struct berth_instance {
 	pthread_mutex_t lock;                 /* guards what follows */
 	struct object *objects;
 	struct berth_call *running; /* list, for the watchdog */
+	struct berth_op_usage usage[BERTH_OP_COUNT];
 	unsigned int stuck[LANE_COUNT];
 	atomic_bool unhealthy;
 	char *why_unhealthy; /* set once, before `unhealthy` */
@@ -109,6 +110,7 @@ struct berth_call {
 	struct berth_call *next;                /* in the object's queue */
 	struct berth_call *run_prev, *run_next; /* in instance->running */
 	pid_t tid;
+	uint64_t began_ns;
 	bool reported_stuck, replaced;
 
 	void (*done)(struct berth_call *c, void *arg);

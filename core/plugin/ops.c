@@ -150,3 +150,30 @@ bool berth_instance_has_op(const struct berth_instance *i, enum berth_opcode op)
 	}
 	return false;
 }
+
+/* ---- for metrics ---- */
+
+const char *berth_op_name(enum berth_opcode op)
+{
+	return berth_op_table[op].name;
+}
+
+void berth_instance_op_usage(
+        struct berth_instance *i, enum berth_opcode op, struct berth_op_usage *ret)
+{
+	pthread_mutex_lock(&i->lock);
+	*ret = i->usage[op];
+	pthread_mutex_unlock(&i->lock);
+}
+
+const char *berth_instance_lane(struct berth_instance *i, unsigned int lane, size_t *queued,
+        unsigned int *busy, unsigned int *stuck)
+{
+	static const char *const names[LANE_COUNT] = {[LANE_ID_GENERAL] = "general",
+	        [LANE_ID_CONTROL] = "control",
+	        [LANE_ID_STORAGE] = "storage"};
+	if (lane >= LANE_COUNT || !i->lanes[lane] || (lane > 0 && i->lanes[lane] == i->lanes[0]))
+		return NULL;
+	berth_pool_counts(i->lanes[lane], queued, busy, stuck);
+	return names[lane];
+}
