@@ -28,6 +28,7 @@
 #include "loop/child.h"
 #include "metrics/metrics.h"
 #include "monitor/host.h"
+#include "plugin/crash.h"
 #include "plugins.h"
 #include "recover.h"
 #include "stream/stream.h"
@@ -384,6 +385,7 @@ static int serve(const struct options *o, struct berth_config *config)
 	static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
 
 	signal(SIGPIPE, SIG_IGN);
+	berth_crash_init();
 	umask(022);
 	raise_nofile();
 	berth_log_set_level((enum berth_log_level)config->log.level);

@@ -16,7 +16,8 @@
  *   fail_count    the first so many of them (0 = all)
  *   delay_op, delay_ms   ops that take this long; a cancel ends it early
  *   delay_hard    1: a cancel does not
- *   kill_op       an op in which the process ends by SIGKILL
+ *   kill_op       an op in which the process ends
+ *   kill_how      by SIGKILL (as without it), by a "fault", or by "abort"
  *   kill_when     "before" or "after" the op's work
  *   mounts        "bind" or "none": what storage describes ("none" without root)
  *   ignore_term   1: containers end by SIGKILL alone

@@ -12,8 +12,8 @@
 #include "berth/util.h"
 
 static const char *const keys[] = {"fail_op", "fail_status", "fail_count", "delay_op", "delay_ms",
-        "delay_hard", "kill_op", "kill_when", "mounts", "ignore_term", "exit_after_ms", "exit_code",
-        "not_ready"};
+        "delay_hard", "kill_op", "kill_when", "kill_how", "mounts", "ignore_term", "exit_after_ms",
+        "exit_code", "not_ready"};
 #define N_KEYS (sizeof(keys) / sizeof(keys[0]))
 
 void inject_init(struct fake *f, const struct berth_conf *c)
@@ -98,8 +98,14 @@ static void maybe_die(struct fake *f, const char *name, const char *when)
 	if (!named(f, "kill_op", name))
 		return;
 	inject_get(f, "kill_when", v);
-	if (strcmp(*v ? v : "before", when) == 0)
-		kill(getpid(), SIGKILL);
+	if (strcmp(*v ? v : "before", when) != 0)
+		return;
+	inject_get(f, "kill_how", v);
+	if (strcmp(v, "fault") == 0)
+		*(volatile uint64_t *)(uintptr_t)4096 = 0; /* nothing is ever mapped there */
+	else if (strcmp(v, "abort") == 0)
+		abort();
+	kill(getpid(), SIGKILL);
 }
 
 berth_status inject_before(struct fake *f, struct berth_op *op, const char *name)

@@ -289,13 +289,13 @@ class Daemon:
             self.channel.close()
         self.channel = None
 
-    def dead(self, timeout=60):
-        """Waits for its end by a fault point."""
+    def dead(self, timeout=60, by=signal.SIGKILL):
+        """Waits for its end by a fault point, or by another signal."""
         code = self.proc.wait(timeout)
         self.proc = None
         self.err.close()
         self.hang_up()
-        assert code == -signal.SIGKILL, f"berthd ended with {code}:\n{self.tail()}"
+        assert code == -by, f"berthd ended with {code}:\n{self.tail()}"
 
     def kill9(self):
         self.proc.kill()

@@ -1,5 +1,6 @@
 """The CRI surface over the fake plugin: every op fails, is slow, is raced for."""
 import os
+import signal
 import threading
 import time
 
@@ -166,6 +167,35 @@ def test_killed_inside(make_daemon, op, when):
         pod = d.run_pod(config=config)
     if not d.ctrs() and d.pod_status(pod).state == pb().SANDBOX_READY:
         d.start_ctr(d.create(pod, "sh"))
+    d.remove_pod(pod)
+    d.check_clean()
+
+
+@pytest.mark.parametrize("how,by", [("fault", signal.SIGSEGV), ("abort", signal.SIGABRT)])
+def test_the_last_words_name_the_plugin(make_daemon, how, by):
+    d = make_daemon(fake=True)
+    plain = {"ASAN_OPTIONS": "handle_segv=0"}  # or it takes over after those words
+    d.stop()
+    d.start(env=plain)
+    pod = d.run_pod()
+    cid = d.create(pod, "sh")
+    d.inject(kill_op="runtime.start", kill_how=how)
+    with fails("UNAVAILABLE|UNKNOWN|CANCELLED"):
+        d.start_ctr(cid)
+    d.dead(by=by)
+    line = [s for s in d.log().splitlines() if "berthd crashed" in s]
+    assert len(line) == 1 and f"signal={by.name}" in line[0], line
+    assert f'plugin="fake" op="runtime.start" object="{cid}"' in line[0]
+    assert ("address=0x1000 " in line[0]) == (how == "fault")
+    d.inject()
+    d.start(env=plain)
+    assert [c.id for c in d.ctrs()] == [cid]
+    d.proc.send_signal(signal.SIGSEGV)  # from outside, in no plugin
+    d.dead(by=signal.SIGSEGV)
+    line = [s for s in d.log().splitlines() if "berthd crashed" in s][-1]
+    assert 'signal=SIGSEGV thread="berthd"' in line
+    d.start()
+    d.start_ctr(cid)
     d.remove_pod(pod)
     d.check_clean()
 
