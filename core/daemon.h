@@ -40,6 +40,7 @@ struct berth_handler {
 /* What happened since the start, for metrics. */
 struct berth_counts {
 	uint64_t ooms, unknown_exits;
+	uint64_t repaired, unrepaired; /* of the state on disk, at the start */
 	struct berth_histogram pulls; /* that succeeded, by their layers' size: berth_bounds_size */
 	uint64_t pulls_failed[BERTH_CODES];
 };

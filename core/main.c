@@ -31,6 +31,7 @@
 #include "plugin/crash.h"
 #include "plugins.h"
 #include "recover.h"
+#include "repair.h"
 #include "stream/stream.h"
 
 #define FLOW_THREADS 128
@@ -42,6 +43,7 @@
 struct options {
 	const char *config, *helpers, *plugins;
 	const char *command; /* NULL = serve */
+	bool repair;         /* check */
 };
 
 struct process {
@@ -182,7 +184,8 @@ static int load_policy(struct process *p, struct berth_error **ret_err)
 	return 0;
 }
 
-static int set_up(struct process *p, struct berth_error **ret_err)
+/* Everything that lasts, as an earlier process left it. */
+static int take_over(struct process *p, struct berth_error **ret_err)
 {
 	struct berth_config *c = p->d.config;
 	_cleanup_free_ char *pods = berth_path(c->run, "pods", NULL);
@@ -207,9 +210,18 @@ static int set_up(struct process *p, struct berth_error **ret_err)
 	        .plugins = p->d.plugins};
 	int r = berth_monitor_init(&mo, ret_err);
 	berth_strv_free(monitors);
-	if (r < 0 || load_policy(p, ret_err) < 0 || berth_load_plugins(&p->d, ret_err) < 0 ||
-	        berth_images_load(&p->d, ret_err) < 0 || berth_recover(&p->d, ret_err) < 0 ||
-	        berth_streams_start(&p->d, ret_err) < 0)
+	return r < 0 || load_policy(p, ret_err) < 0 || berth_load_plugins(&p->d, ret_err) < 0 ||
+	                       berth_images_load(&p->d, ret_err) < 0 ||
+	                       berth_recover(&p->d, ret_err) < 0
+	               ? -1
+	               : 0;
+}
+
+static int open_up(struct process *p, struct berth_error **ret_err)
+{
+	struct berth_config *c = p->d.config;
+
+	if (berth_streams_start(&p->d, ret_err) < 0)
 		return -1;
 	p->server = berth_grpc_server_new(p->d.loop,
 	        &(struct berth_grpc_opts){.max_receive_bytes = (size_t)c->cri.max_receive_bytes,
@@ -408,20 +420,23 @@ static int serve(const struct options *o, struct berth_config *config)
 		p.signals[i].data = &p;
 		uv_signal_start(&p.signals[i], on_signal, signals[i]);
 	}
-	int r = set_up(&p, &err);
-	if (r == 0) {
+	int r = take_over(&p, &err);
+	bool damaged = r == 0 && o->repair && berth_repair(&p.d);
+	if (r == 0 && !o->repair)
+		r = open_up(&p, &err);
+	if (r == 0 && !o->repair) {
 		berth_network_watch(&p.d);
 		berth_import_dir(&p.d);
 		notify("READY=1");
 		berth_log_info(
 		        "berthd serves", "version", BERTH_VERSION, "socket", config->cri.listen);
 		berth_loop_run(p.d.loop);
-	} else {
+	} else if (r < 0) {
 		berth_log_error("berthd cannot start", "error", err->msg);
 		berth_error_free(err);
 	}
 	tear_down(&p);
-	return r < 0 ? EXIT_FAILURE : EXIT_SUCCESS;
+	return r < 0 || damaged ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 /* ---- the command line ---- */
@@ -433,6 +448,8 @@ static const char help[] =
         "\n"
         "  config           print the effective configuration with comments\n"
         "  check            look for mistakes and for what this machine lacks\n"
+        "      --repair     while no berthd runs: also try each image; undo and remove what is\n"
+        "                   damaged, half done or nobody's\n"
         "\n"
         "  -c, --config FILE  default " BERTH_SYSCONFDIR "/berth.yaml\n"
         "      --helpers DIR  default " BERTH_LIBEXECDIR "\n"
@@ -442,10 +459,11 @@ static const char help[] =
 
 static int parse(int argc, char **argv, struct options *o)
 {
-	enum { OPT_HELPERS = 256, OPT_PLUGINS, OPT_VERSION, OPT_HELP };
+	enum { OPT_HELPERS = 256, OPT_PLUGINS, OPT_REPAIR, OPT_VERSION, OPT_HELP };
 	static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
 	        {"helpers", required_argument, NULL, OPT_HELPERS},
 	        {"plugins", required_argument, NULL, OPT_PLUGINS},
+	        {"repair", no_argument, NULL, OPT_REPAIR},
 	        {"version", no_argument, NULL, OPT_VERSION}, {"help", no_argument, NULL, OPT_HELP},
 	        {NULL, 0, NULL, 0}};
 	for (int c; (c = getopt_long(argc, argv, "c:h", longs, NULL)) != -1;) {
@@ -458,6 +476,9 @@ static int parse(int argc, char **argv, struct options *o)
 			break;
 		case OPT_PLUGINS:
 			o->plugins = optarg;
+			break;
+		case OPT_REPAIR:
+			o->repair = true;
 			break;
 		case OPT_VERSION:
 			puts("berthd " BERTH_VERSION);
@@ -473,7 +494,8 @@ static int parse(int argc, char **argv, struct options *o)
 	if (argc - optind > 1)
 		return -1;
 	o->command = optind < argc ? argv[optind] : NULL;
-	return o->command && strcmp(o->command, "config") != 0 && strcmp(o->command, "check") != 0
+	bool check = o->command && strcmp(o->command, "check") == 0;
+	return (o->command && !check && strcmp(o->command, "config") != 0) || (o->repair && !check)
 	               ? -1
 	               : 0;
 }
@@ -504,6 +526,9 @@ int main(int argc, char **argv)
 		berth_config_print(stdout, config);
 	else
 		result = berth_check(config, o.helpers, o.plugins);
+	fflush(stdout);
+	if (o.repair)
+		return serve(&o, config) | result;
 	berth_config_free(config);
 	return result;
 }

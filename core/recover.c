@@ -18,8 +18,20 @@
 
 #define MAX_OBJECTS 100000
 
-static void complain(const char *what, const char *id, struct berth_error *err)
+/* Of what stays as it is. */
+static void complain(
+        struct berth_daemon *d, const char *what, const char *id, struct berth_error *err)
 {
+	d->counts.unrepaired++;
+	berth_log_error(what, "id", id, "error", err->msg);
+	berth_error_free(err);
+}
+
+/* Of what is mended. */
+static void mention(
+        struct berth_daemon *d, const char *what, const char *id, struct berth_error *err)
+{
+	d->counts.repaired++;
 	berth_log_error(what, "id", id, "error", err->msg);
 	berth_error_free(err);
 }
@@ -45,21 +57,24 @@ static char **ids_in(const char *path)
 
 /* ---- pods ---- */
 
-static void release_namespaces(struct berth_daemon *d, const char *id)
+static int release_namespaces(struct berth_daemon *d, const char *id)
 {
 	static const char *const kinds[] = {"pid", "net", "uts", "ipc", "user"};
 	_cleanup_free_ char *dir = berth_path(d->config->run, "ns", id, NULL);
+	int r = 0;
 
 	for (size_t i = 0; i < BERTH_ARRAY_LEN(kinds); i++) {
 		_cleanup_free_ char *path = berth_path(dir, kinds[i], NULL);
 		struct berth_error *err = NULL;
 		if (berth_umount(path, true, &err) < 0) {
-			complain("a namespace stays pinned", path, err);
+			complain(d, "a namespace stays pinned", path, err);
+			r = -1;
 			continue;
 		}
 		unlink(path);
 	}
 	rmdir(dir);
+	return r;
 }
 
 /* A directory without a readable record: nothing in it was ever acknowledged. */
@@ -71,10 +86,10 @@ static void scrap_pod(struct berth_daemon *d, const char *id)
 	berth_monitor_abort(dir);
 	berth_monitor_destroy(dir);
 	if (berth_umount_tree(dir, true, &err) < 0) {
-		complain("a damaged pod sandbox stays", id, err);
+		complain(d, "a damaged pod sandbox stays", id, err);
 		return;
 	}
-	release_namespaces(d, id);
+	(void)!release_namespaces(d, id);
 	(void)!berth_rm_tree(AT_FDCWD, dir);
 }
 
@@ -85,7 +100,7 @@ static void recover_pod(struct berth_daemon *d, const char *id)
 	struct berth_pod *p = berth_pod_load(d, id, &old_boot, &err);
 
 	if (!p) {
-		complain("a pod sandbox without a whole record is removed", id, err);
+		mention(d, "a pod sandbox without a whole record is removed", id, err);
 		scrap_pod(d, id);
 		return;
 	}
@@ -94,8 +109,10 @@ static void recover_pod(struct berth_daemon *d, const char *id)
 		                        : "a half-made pod sandbox is undone",
 		        "pod", id, "name", p->name);
 		if (berth_pod_destroy(p, &err) < 0)
-			complain("undoing a pod sandbox failed; the next start tries again", id,
+			complain(d, "undoing a pod sandbox failed; the next start tries again", id,
 			        err);
+		else
+			d->counts.repaired++;
 	} else {
 		berth_pods_add(p);
 	}
@@ -121,7 +138,7 @@ static void scrap_container(struct berth_daemon *d, const char *id)
 	}
 	berth_monitor_destroy(dir);
 	if (berth_umount_tree(dir, true, &err) < 0) {
-		complain("a damaged container stays", id, err);
+		complain(d, "a damaged container stays", id, err);
 		return;
 	}
 	(void)!berth_rm_tree(AT_FDCWD, dir);
@@ -167,14 +184,17 @@ static void recover_container(struct berth_daemon *d, const char *id)
 	struct berth_container *c = berth_container_load(d, id, &err);
 
 	if (!c) {
-		complain("a container without a whole record is removed", id, err);
+		mention(d, "a container without a whole record is removed", id, err);
 		scrap_container(d, id);
 		return;
 	}
 	if (c->phase == BERTH_CTR_CREATING || c->phase == BERTH_CTR_REMOVING) {
 		berth_log_info("a half-made container is undone", "container", id, "name", c->name);
 		if (berth_container_destroy(c, &err) < 0)
-			complain("undoing a container failed; the next start tries again", id, err);
+			complain(d, "undoing a container failed; the next start tries again", id,
+			        err);
+		else
+			d->counts.repaired++;
 	} else {
 		adopt(c);
 	}
@@ -218,7 +238,7 @@ static bool snapshot_wanted(struct berth_daemon *d, const struct berth_snap_info
 }
 
 /* Children before parents: as long as something goes, there may be more that can. */
-static int sweep_snapshots(struct berth_daemon *d, struct berth_error **ret_err)
+int berth_recover_snapshots(struct berth_daemon *d, struct berth_error **ret_err)
 {
 	struct berth_snap_list list = {.size = sizeof(list)};
 	_cleanup_(berth_call_freep) struct berth_call *c =
@@ -246,6 +266,7 @@ static int sweep_snapshots(struct berth_daemon *d, struct berth_error **ret_err)
 			}
 			berth_layer_drop(d->images, s->key);
 			berth_log_info("a snapshot of nobody is removed", "key", s->key);
+			d->counts.repaired++;
 			gone[i] = any = true;
 		}
 	}
@@ -295,8 +316,10 @@ static void sweep_namespaces(struct berth_daemon *d)
 		struct berth_pod *p;
 		HASH_FIND(hh_id, d->pods->by_id, *id, BERTH_ID_LEN, p);
 		_cleanup_free_ char *record = berth_path(d->config->run, "pods", *id, NULL);
-		if (!p && access(record, F_OK) < 0)
-			release_namespaces(d, *id);
+		if (p || access(record, F_OK) == 0)
+			continue;
+		if (release_namespaces(d, *id) == 0)
+			d->counts.repaired++;
 	}
 	berth_strv_free(ids);
 }
@@ -317,5 +340,5 @@ int berth_recover(struct berth_daemon *d, struct berth_error **ret_err)
 	berth_strv_free(ids);
 	sweep_networks(d);
 	sweep_namespaces(d);
-	return sweep_snapshots(d, ret_err);
+	return berth_recover_snapshots(d, ret_err);
 }

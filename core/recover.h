@@ -9,5 +9,7 @@
  * cannot be undone are logged and stay for the next start; an error is what no start can go on
  * with. */
 int berth_recover(struct berth_daemon *d, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* The last part of it: removes snapshots and layers that no container and no image needs. */
+int berth_recover_snapshots(struct berth_daemon *d, struct berth_error **ret_err) BERTH_MUST_CHECK;
 
 #endif

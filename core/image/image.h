@@ -67,6 +67,10 @@ void berth_pull_leave(struct berth_pull_part *p); /* fn does not run */
  * drains. They are gone when images->pulls is NULL. */
 void berth_pulls_end(struct berth_daemon *d);
 
+/* [before serving] Forgets a damaged image at once; its layers are for berth_recover_snapshots().
+ */
+int berth_image_scrap(struct berth_daemon *d, struct berth_image *i,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* Removes all tags of the image and its layers that no other image has. In use:
  * FAILED_PRECONDITION. */
 void berth_image_remove(struct berth_image *i, struct berth_daemon *d,

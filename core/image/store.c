@@ -290,6 +290,7 @@ static void load_one(struct berth_daemon *d, const char *dir)
 	if (!record_complete(d, record)) {
 		berth_log_warn("an incomplete image is removed", "dir", dir);
 		(void)!berth_rm_tree(AT_FDCWD, dir);
+		d->counts.repaired++;
 	} else {
 		berth_image_store(d, record, strv_of(json_object_get(j, "tags")),
 		        strv_of(json_object_get(j, "digests")));
@@ -336,6 +337,17 @@ void berth_images_free(struct berth_daemon *d)
 }
 
 /* ---- removal ---- */
+
+int berth_image_scrap(struct berth_daemon *d, struct berth_image *i, struct berth_error **ret_err)
+{
+	_cleanup_free_ char *dir = image_dir(d, i->id);
+	int r = berth_rm_tree(AT_FDCWD, dir);
+	if (r < 0)
+		return berth_error_errno(ret_err, r, "image %s: %s", i->id, dir);
+	HASH_DEL(d->images->by_id, i);
+	berth_image_unref(i);
+	return 0;
+}
 
 struct removal {
 	struct berth_daemon *d;
