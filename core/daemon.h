@@ -18,6 +18,7 @@ struct berth_images;
 struct berth_sessions;
 struct berth_streams;
 struct berth_policy;
+struct berth_shortnames;
 struct berth_metrics;
 
 /* What happened to a container or a pod sandbox, for those who listen; numbers of CRI. */
@@ -74,9 +75,10 @@ struct berth_daemon {
 	char *network_why;
 	struct berth_timer *network_timer;
 	struct berth_net_wait *network_waiters;
-	struct berth_policy *policy; /* images.policy; NULL = all are accepted */
-	char **pull_cgroup;          /* cgroup.procs files that pullers enter, or NULL */
-	char *pod_cidr;              /* UpdateRuntimeConfig */
+	struct berth_policy *policy;         /* images.policy; NULL = all are accepted */
+	struct berth_shortnames *shortnames; /* of images.registries; NULL = could not be read */
+	char **pull_cgroup;                  /* cgroup.procs files that pullers enter, or NULL */
+	char *pod_cidr;                      /* UpdateRuntimeConfig */
 	struct berth_counts counts;
 	struct berth_metrics *metrics; /* NULL = not served */
 	bool draining;

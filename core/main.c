@@ -25,6 +25,7 @@
 #include "cri/service.h"
 #include "image/image.h"
 #include "image/policy.h"
+#include "image/shortnames.h"
 #include "loop/child.h"
 #include "metrics/metrics.h"
 #include "monitor/host.h"
@@ -181,6 +182,12 @@ static int load_policy(struct process *p, struct berth_error **ret_err)
 		return -1;
 	berth_policy_free(p->d.policy);
 	p->d.policy = fresh;
+	/* No pull gets by a damaged one, and says why; all else works without it. */
+	struct berth_error *err = NULL;
+	if (berth_shortnames_load(p->d.config->images.registries, &p->d.shortnames, &err) < 0) {
+		berth_log_warn("short names of images mean docker.io", "error", err->msg);
+		berth_error_free(err);
+	}
 	return 0;
 }
 
@@ -250,6 +257,7 @@ struct reloading {
 	struct process *p;
 	struct berth_config *config;
 	struct berth_policy *policy;
+	struct berth_shortnames *shortnames;
 	struct berth_error *err;
 };
 
@@ -269,7 +277,9 @@ static void reload_work(void *arg)
 {
 	struct reloading *r = arg;
 	if (berth_config_load(r->p->options->config, &r->config, &r->err) == 0 &&
-	        berth_policy_load(r->p->d.config->images.policy, &r->policy, &r->err) < 0)
+	        (berth_policy_load(r->p->d.config->images.policy, &r->policy, &r->err) < 0 ||
+	                berth_shortnames_load(
+	                        r->p->d.config->images.registries, &r->shortnames, &r->err) < 0))
 		return;
 }
 
@@ -282,14 +292,18 @@ static void reloaded(void *arg)
 	if (r->err) {
 		berth_log_error("reload failed, everything stays as it was", "error", r->err->msg);
 		berth_error_free(r->err);
+		berth_policy_free(r->policy);
 	} else {
 		/* The level and the policy take effect; is there more that would? */
 		have->log.level = r->config->log.level;
 		berth_log_set_level((enum berth_log_level)have->log.level);
 		berth_policy_free(r->p->d.policy);
 		r->p->d.policy = r->policy;
+		berth_shortnames_free(r->p->d.shortnames);
+		r->p->d.shortnames = r->shortnames;
 		_cleanup_free_ char *before = config_text(have), *after = config_text(r->config);
-		berth_log_info("reloaded log.level, the image policy and the streams' certificate",
+		berth_log_info("reloaded log.level, the image policy, short names and the streams' "
+		               "certificate",
 		        "note",
 		        before && after && strcmp(before, after) != 0
 		                ? "other changes take effect at the next start"
@@ -387,6 +401,7 @@ static void tear_down(struct process *p)
 	free(p->d.userns_why);
 	berth_strv_free(p->d.pull_cgroup);
 	berth_policy_free(p->d.policy);
+	berth_shortnames_free(p->d.shortnames);
 	berth_config_free(p->d.config);
 }
 

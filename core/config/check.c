@@ -226,7 +226,9 @@ static void fill_count(struct check *k, const struct berth_key *key, const struc
 	bool bytes = key->type == BERTH_KEY_BYTES;
 	uint64_t v = 0;
 
-	if (n->kind != BERTH_YAML_SCALAR || !n->plain || !parse_count(n->text, bytes, &v)) {
+	/* A size in quotes is what other programs' configuration has. */
+	if (n->kind != BERTH_YAML_SCALAR || (!n->plain && !bytes) ||
+	        !parse_count(n->text, bytes, &v)) {
 		wrong_type(k, key, n, bytes ? "a size such as 16MiB" : "a whole number");
 		return;
 	}

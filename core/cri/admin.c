@@ -164,7 +164,7 @@ void berth_import_dir(struct berth_daemon *d)
 struct pulling {
 	struct berth_daemon *d;
 	struct berth_grpc_call *call;
-	struct berth_pull_part *part;
+	struct berth_image_pull *pull;
 	Berth__Admin__V1__LayerProgress layers[MAX_LAYERS], *list[MAX_LAYERS];
 	char *digests[MAX_LAYERS];
 	size_t n;
@@ -240,7 +240,7 @@ static void pulled(
 static void pull_left(void *arg)
 {
 	struct pulling *p = arg;
-	berth_pull_leave(p->part);
+	berth_image_pull_leave(p->pull);
 	berth_grpc_failf(p->call, BERTH_CANCELLED, "the pull was given up");
 	pulling_free(p);
 }
@@ -260,7 +260,7 @@ static HANDLER(pull_image)
 		        a->identity_token, "registry_token", a->registry_token, "server_address",
 		        a->server_address);
 	struct berth_pull_request r = {.ref = q->image, .auth = auth, .import_fd = -1};
-	p->part = berth_pull_join(p->d, &r, on_progress, pulled, p);
+	p->pull = berth_image_pull(p->d, &r, on_progress, pulled, p);
 	json_decref(auth);
 	berth_grpc_on_cancel(call, pull_left, p);
 }

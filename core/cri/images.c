@@ -170,13 +170,13 @@ static void pulled(
 
 struct leaving {
 	struct berth_grpc_call *call;
-	struct berth_pull_part *part;
+	struct berth_image_pull *pull;
 };
 
 static void client_left(void *arg)
 {
 	struct leaving *l = arg;
-	berth_pull_leave(l->part);
+	berth_image_pull_leave(l->pull);
 	/* Thrown away, but owed. */
 	berth_grpc_failf(l->call, BERTH_CANCELLED, "the pull was given up");
 }
@@ -208,7 +208,7 @@ HANDLER(berth_cri_pull_image)
 	struct berth_pull_request r = {.ref = q->image->image, .auth = auth, .import_fd = -1};
 	struct leaving *l = berth_arena_alloc(berth_grpc_arena(call), sizeof(*l));
 	l->call = call;
-	l->part = berth_pull_join(d, &r, NULL, pulled, call);
+	l->pull = berth_image_pull(d, &r, NULL, pulled, call);
 	json_decref(auth);
 	berth_grpc_on_cancel(call, client_left, l);
 }

@@ -52,7 +52,7 @@ typedef void (*berth_pull_progress_fn)(
         unsigned int layer, const char *digest, uint64_t done, uint64_t total, void *arg);
 
 struct berth_pull_request {
-	const char *ref;  /* as the client said it; for imports a reference to give, or NULL */
+	const char *ref;  /* of a pull, or of an import to be given; or NULL */
 	json_t *auth;     /* of the request (core/pull/protocol.h), or NULL; borrowed */
 	json_t *platform; /* or NULL: this machine's; borrowed */
 	int import_fd;    /* -1: a pull; else the file or directory, taken */
@@ -63,6 +63,17 @@ struct berth_pull_part;
 struct berth_pull_part *berth_pull_join(struct berth_daemon *d, const struct berth_pull_request *r,
         berth_pull_progress_fn progress, berth_image_fn fn, void *arg);
 void berth_pull_leave(struct berth_pull_part *p); /* fn does not run */
+/* A part of no pull: fn is told `err` (taken), later. */
+struct berth_pull_part *berth_pull_refuse(
+        struct berth_daemon *d, struct berth_error *err, berth_image_fn fn, void *arg);
+
+/* A pull of r->ref as the client said it: without a registry it may stand for several images
+ * (shortnames.h), which are tried until one is there. Otherwise as berth_pull_join(). */
+struct berth_image_pull;
+struct berth_image_pull *berth_image_pull(struct berth_daemon *d,
+        const struct berth_pull_request *r, berth_pull_progress_fn progress, berth_image_fn fn,
+        void *arg);
+void berth_image_pull_leave(struct berth_image_pull *p);
 /* At the end of the daemon: all pulls fail with UNAVAILABLE, and no new one begins once the daemon
  * drains. They are gone when images->pulls is NULL. */
 void berth_pulls_end(struct berth_daemon *d);

@@ -204,6 +204,15 @@ static struct berth_pull_part *refuse(
 	return part;
 }
 
+struct berth_pull_part *berth_pull_refuse(
+        struct berth_daemon *d, struct berth_error *err, berth_image_fn fn, void *arg)
+{
+	struct berth_pull_part *part = berth_new(struct berth_pull_part);
+	part->fn = fn;
+	part->arg = arg;
+	return refuse(d, part, err);
+}
+
 static char *join_key(const struct berth_pull_request *r, const struct berth_ref *ref)
 {
 	_cleanup_free_ char *name = ref->repository ? berth_ref_name(ref) : NULL;

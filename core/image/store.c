@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "container/container.h"
 #include "image/pull.h"
+#include "image/shortnames.h"
 #include "image/usage.h"
 
 struct berth_layer {
@@ -105,6 +106,24 @@ static struct berth_image *by_id_prefix(
 	return found;
 }
 
+static struct berth_image *by_name(
+        struct berth_images *s, const char *name, struct berth_error **ret_err)
+{
+	struct berth_ref ref = {0};
+	struct berth_image *i, *tmp;
+
+	if (berth_ref_parse(name, &ref, ret_err) < 0)
+		return NULL;
+	_cleanup_free_ char *full = berth_ref_name(&ref);
+	bool digest = ref.digest != NULL;
+	berth_ref_finish(&ref);
+	HASH_ITER (hh, s->by_id, i, tmp) {
+		if (has(digest ? i->digests : i->tags, full))
+			return i;
+	}
+	return NULL;
+}
+
 struct berth_image *berth_image_find(
         struct berth_daemon *d, const char *name, struct berth_error **ret_err)
 {
@@ -117,18 +136,12 @@ struct berth_image *berth_image_find(
 		if (i || *ret_err || hex != name)
 			return i;
 	}
-	struct berth_ref ref = {0};
-	if (berth_ref_parse(name, &ref, ret_err) < 0)
-		return NULL;
-	_cleanup_free_ char *full = berth_ref_name(&ref);
-	bool digest = ref.digest != NULL;
-	berth_ref_finish(&ref);
-	struct berth_image *i, *tmp;
-	HASH_ITER (hh, s->by_id, i, tmp) {
-		if (has(digest ? i->digests : i->tags, full))
-			return i;
-	}
-	return NULL;
+	char **names = berth_shortnames_of(d->shortnames, name, true, ret_err);
+	struct berth_image *i = NULL;
+	for (char **one = names; one && *one && !i && !*ret_err; one++)
+		i = by_name(s, *one, ret_err);
+	berth_strv_free(names);
+	return i;
 }
 
 /* ---- disk ---- */

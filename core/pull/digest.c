@@ -9,13 +9,6 @@
 
 static const char prefix[] = "sha256:";
 
-bool pull_digest_valid(const char *s)
-{
-	size_t n = sizeof(prefix) - 1;
-	return s && strncmp(s, prefix, n) == 0 && strlen(s) == PULL_DIGEST_SIZE - 1 &&
-	       strspn(s + n, "0123456789abcdef") == 64;
-}
-
 struct pull_hasher {
 	EVP_MD_CTX *ctx;
 };

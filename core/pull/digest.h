@@ -5,11 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* With the terminating NUL. */
-#define PULL_DIGEST_SIZE 72
-
-/* True for sha256 in lower-case hex; no other algorithm is supported. */
-bool pull_digest_valid(const char *s);
+#include "pull/ref.h"
 
 struct pull_hasher;
 struct pull_hasher *pull_hasher_new(void); /* never NULL */

@@ -95,10 +95,8 @@ static void heard_of(void *wire, const char *host, bool up)
 	(void)r;
 }
 
-/* ref: with a host. NOT_FOUND and the like where the manifest cannot be had; nothing is unpacked
- * then. */
 static int pull_from(const struct pull_session *s, const json_t *first, const struct pull_ref *ref,
-        const char *name, bool *ret_found, struct berth_error **ret_err)
+        const char *name, struct berth_error **ret_err)
 {
 	char digest[PULL_DIGEST_SIZE], index_digest[PULL_DIGEST_SIZE] = "";
 	_cleanup_(pull_manifest_freep) struct pull_manifest *m = NULL;
@@ -111,7 +109,6 @@ static int pull_from(const struct pull_session *s, const json_t *first, const st
 	if (r == 0)
 		r = pull_session_resolve(
 		        s, pull_registry_source(reg), &start, &m, digest, index_digest, ret_err);
-	*ret_found = r == 0;
 	if (r == 0) {
 		struct pull_image image = {.source = pull_registry_source(reg),
 		        .ref = name,
@@ -124,49 +121,24 @@ static int pull_from(const struct pull_session *s, const json_t *first, const st
 	return r;
 }
 
-/* A name without a host is tried at each registry that the configuration lists for such names. */
-static int pull_unqualified(const struct pull_session *s, const json_t *first, const char *text,
-        struct berth_error **ret_err)
-{
-	struct pull_registries *conf = NULL;
-	bool found = false;
-	int r = -1;
-
-	if (pull_registries_load(text_of(first, "registries"), &conf, ret_err) < 0)
-		return -1;
-	char *const *host = pull_registries_search(conf);
-	if (!host || !*host)
-		berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
-		        "'%s' names no registry, and none is configured for such names", text);
-	for (; host && *host && r < 0 && !found; host++) {
-		bool library = strcmp(*host, "docker.io") == 0 && !strchr(text, '/');
-		_cleanup_free_ char *name =
-		        berth_asprintf("%s/%s%s", *host, library ? "library/" : "", text);
-		_cleanup_(pull_ref_finish) struct pull_ref ref = {0};
-		*ret_err = berth_error_free(*ret_err);
-		r = pull_ref_parse(name, &ref, ret_err);
-		if (r == 0)
-			r = pull_from(s, first, &ref, name, &found, ret_err);
-	}
-	pull_registries_free(conf);
-	return r;
-}
-
 static int run_pull(const struct pull_session *s, const json_t *first, struct berth_error **ret_err)
 {
 	const char *text = text_of(first, "image");
 	_cleanup_(pull_ref_finish) struct pull_ref ref = {0};
-	bool found;
 
 	/* libcurl leaves out this one, which a web server's child could be made to have; others
 	 * read it. */
 	const char *proxy = getenv("HTTP_PROXY");
 	if (proxy)
 		setenv("http_proxy", proxy, 0);
-	if (pull_ref_parse(text, &ref, ret_err) < 0 || pull_http_global_init(ret_err) < 0)
+	if (pull_ref_parse(text, &ref, ret_err) < 0)
 		return -1;
-	int r = *ref.host ? pull_from(s, first, &ref, text, &found, ret_err)
-	                  : pull_unqualified(s, first, text, ret_err);
+	if (!*ref.host)
+		return berth_error_set(
+		        ret_err, BERTH_INVALID_ARGUMENT, "'%s' names no registry", text);
+	if (pull_http_global_init(ret_err) < 0)
+		return -1;
+	int r = pull_from(s, first, &ref, text, ret_err);
 	pull_http_global_finish();
 	return r;
 }

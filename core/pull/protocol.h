@@ -12,8 +12,7 @@
  *    "whiteout": "overlay" | "aufs" | "delete", "stall_ms": N | absent (a transfer without a byte for so long is broken
  *    off and resumed; 30000)}
  *    "down": [HOST...] | absent: hosts that lately did not answer, to be asked after others
- *    `auth` with a server_address is for that host alone, else for the image's registry but no mirror of it. A REF
- *    without a registry is tried at registries.conf's unqualified-search-registries, the record has the one that had it
+ *    `auth` with a server_address is for that host alone, else for the image's registry but no mirror of it
  *   {"t":"import", "ref": REF | absent, ... the same platform, parallel, detached, whiteout}, fd: the file or directory,
  *      open for reading: an OCI layout, an oci-archive or a docker-archive. With a ref the only image takes it as its
  *      name, and of several those are taken whose own name it is; without one all are taken

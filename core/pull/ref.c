@@ -6,7 +6,15 @@
 
 #include "base/limits.h"
 #include "base/mem.h"
-#include "pull/digest.h"
+
+#define SHA256 "sha256:"
+
+bool pull_digest_valid(const char *s)
+{
+	size_t n = sizeof(SHA256) - 1;
+	return s && strncmp(s, SHA256, n) == 0 && strlen(s) == PULL_DIGEST_SIZE - 1 &&
+	       strspn(s + n, "0123456789abcdef") == 64;
+}
 
 void pull_ref_finish(struct pull_ref *r)
 {

@@ -6,6 +6,12 @@
 
 #include "base/error.h"
 
+/* With the terminating NUL. */
+#define PULL_DIGEST_SIZE 72
+
+/* True for sha256 in lower-case hex; no other algorithm is supported. NULL is not. */
+bool pull_digest_valid(const char *s);
+
 struct pull_ref {
 	char *host;   /* "" where the reference names none */
 	char *path;   /* without host, tag and digest */

@@ -32,6 +32,8 @@ struct pull_registries {
 	struct rule *rules;
 	size_t n_rules;
 	char **search;
+	json_t *aliases;
+	bool enforcing;
 };
 
 static void rule_finish(struct rule *r)
@@ -56,6 +58,7 @@ struct pull_registries *pull_registries_free(struct pull_registries *r)
 		rule_finish(&r->rules[i]);
 	free(r->rules);
 	berth_strv_free(r->search);
+	json_decref(r->aliases);
 	free(r);
 	return NULL;
 }
@@ -177,6 +180,9 @@ static int add_search(struct pull_registries *r, const json_t *list, struct bert
 
 	if (!list)
 		return 0;
+	if (!json_is_array(list))
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "'unqualified-search-registries' is no list of registries");
 	r->search = berth_strv_free(r->search);
 	json_array_foreach (list, i, e) {
 		const char *s = json_string_value(e);
@@ -187,6 +193,57 @@ static int add_search(struct pull_registries *r, const json_t *list, struct bert
 		}
 		r->search = berth_strv_append(r->search, s);
 	}
+	return 0;
+}
+
+/* HOST/PATH, without tag and digest; "" takes an alias of an earlier file away. */
+static int add_alias(struct pull_registries *r, const char *name, const json_t *value,
+        struct berth_error **ret_err)
+{
+	_cleanup_(pull_ref_finish) struct pull_ref from = {0}, to = {0};
+	const char *s = json_string_value(value);
+
+	if (!s)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT, "it is no string");
+	if (!*s) {
+		json_object_del(r->aliases, name);
+		return 0;
+	}
+	if (pull_ref_parse(name, &from, ret_err) < 0 || pull_ref_parse(s, &to, ret_err) < 0)
+		return -1;
+	if (*from.host || strlen(from.path) != strlen(name))
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "a name with a registry, tag or digest is no short name");
+	if (!*to.host || strlen(to.host) + 1 + strlen(to.path) != strlen(s))
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "'%.200s' is not of the form REGISTRY/PATH", s);
+	json_object_set_new(r->aliases, name, json_string(s));
+	return 0;
+}
+
+static int add_shortnames(
+        struct pull_registries *r, const json_t *doc, struct berth_error **ret_err)
+{
+	json_t *aliases = json_object_get(doc, "aliases"), *value;
+	_cleanup_free_ char *mode = NULL;
+	const char *name;
+
+	if (aliases && !json_is_object(aliases))
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT, "'aliases' is no table");
+	if (!r->aliases)
+		r->aliases = json_object();
+	json_object_foreach (aliases, name, value) {
+		if (add_alias(r, name, value, ret_err) < 0)
+			return berth_error_wrap(ret_err, "alias '%.200s'", name);
+	}
+	if (!json_object_get(doc, "short-name-mode"))
+		return 0;
+	if (get_string(doc, "short-name-mode", &mode, ret_err) < 0)
+		return -1;
+	r->enforcing = strcmp(mode, "enforcing") == 0;
+	if (!r->enforcing && strcmp(mode, "permissive") != 0 && strcmp(mode, "disabled") != 0)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "'short-name-mode' is none of enforcing, permissive, disabled");
 	return 0;
 }
 
@@ -209,7 +266,9 @@ static int add_doc(struct pull_registries *r, const json_t *doc, struct berth_er
 		}
 		put_rule(r, &rule);
 	}
-	return add_search(r, json_object_get(doc, "unqualified-search-registries"), ret_err);
+	return add_search(r, json_object_get(doc, "unqualified-search-registries"), ret_err) < 0
+	               ? -1
+	               : add_shortnames(r, doc, ret_err);
 }
 
 int pull_registries_add(struct pull_registries *r, const char *name, const char *text, size_t len,
@@ -357,6 +416,16 @@ void pull_places_free(struct pull_place_of *v, size_t n)
 		free(v[i].path);
 	}
 	free(v);
+}
+
+const char *pull_registries_alias(const struct pull_registries *r, const char *name)
+{
+	return json_string_value(json_object_get(r->aliases, name));
+}
+
+bool pull_registries_enforcing(const struct pull_registries *r)
+{
+	return r->enforcing;
 }
 
 char *const *pull_registries_search(const struct pull_registries *r)

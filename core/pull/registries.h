@@ -32,6 +32,10 @@ struct pull_place_of {
 int pull_registries_places(const struct pull_registries *r, const struct pull_ref *ref,
         struct pull_place_of **ret, size_t *ret_n, struct berth_error **ret_err) BERTH_MUST_CHECK;
 void pull_places_free(struct pull_place_of *v, size_t n);
+/* What a name without host, tag and digest stands for (HOST/PATH), or NULL. Borrowed. */
+const char *pull_registries_alias(const struct pull_registries *r, const char *name);
+/* short-name-mode: is a name without a host refused where there are several registries for it? */
+bool pull_registries_enforcing(const struct pull_registries *r);
 /* Registries for names without a host; NULL-terminated, borrowed, may be NULL. */
 char *const *pull_registries_search(const struct pull_registries *r);
 

@@ -75,7 +75,7 @@ static const char full[] =
         "images: { parallel_layers: 3, auth_files: [], registries: /r, policy: /p }\n"
         "cri:\n"
         "  cgroup_driver: systemd\n"
-        "  max_receive_bytes: 1MiB\n"
+        "  max_receive_bytes: \"1MiB\"\n"
         "  max_send_bytes: 70000\n"
         "log:\n";
 
