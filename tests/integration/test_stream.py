@@ -217,7 +217,7 @@ def test_the_command_goes_with_its_client(real, kind, reads):
     c.until(lambda s: b"up" in (s.out if kind == "ws" else s.seen.out))
     assert len(processes(real, cid, "sleep 100")) >= 3
     if not reads:  # its input fills every buffer on the way
-        for _ in range(7):  # but for the kernel's own: what lies there hides the end from the server
+        for _ in range(5):  # but for the kernel's own: what lies there hides the end from the server
             c.send(STDIN, bytes(30000)) if kind == "ws" else c.data(c.ids[STDIN], bytes(30000))
         time.sleep(0.5)
     c.close()
