@@ -39,6 +39,7 @@ check_files() {
 		$libdir/berth/plugins/storage-overlay.so
 		$libdir/pkgconfig/berth-plugin.pc
 		libexec/berth/berth-init
+		libexec/berth/berth-join
 		libexec/berth/berth-monitor
 		libexec/berth/berth-ns
 		libexec/berth/berth-pull
