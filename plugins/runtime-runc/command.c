@@ -32,7 +32,8 @@ char *runc_file(struct berth_op *op, const struct runc *r, const char *id, enum 
 	        [RUNC_BUNDLE] = "/bundle",
 	        [RUNC_STARTED] = "/started",
 	        [RUNC_PAUSED] = "/paused",
-	        [RUNC_LOG] = "/log"};
+	        [RUNC_LOG] = "/log",
+	        [RUNC_FILTER] = "/filter"};
 	return runc_printf(op, r, "%s/ctr/%s%s", r->h->run_dir, id, names[f]);
 }
 
@@ -94,7 +95,13 @@ static char *read_tail(struct berth_op *op, const struct runc *r, const char *pa
 	return buf;
 }
 
-char *runc_log_message(struct berth_op *op, const struct runc *r, const char *log)
+static bool is_error(const char *level)
+{
+	return !level || strcmp(level, "error") == 0 || strcmp(level, "fatal") == 0;
+}
+
+char *runc_log_message(
+        struct berth_op *op, const struct runc *r, const char *log, const char *wanted)
 {
 	char *text = read_tail(op, r, log), *save = NULL, *found = NULL;
 	if (!text)
@@ -103,8 +110,7 @@ char *runc_log_message(struct berth_op *op, const struct runc *r, const char *lo
 		json_t *j = json_loads(line, 0, NULL);
 		const char *level = json_string_value(json_object_get(j, "level"));
 		const char *msg = json_string_value(json_object_get(j, "msg"));
-		if (msg && *msg &&
-		        (!level || strcmp(level, "error") == 0 || strcmp(level, "fatal") == 0))
+		if (msg && *msg && (wanted ? level && !strcmp(level, wanted) : is_error(level)))
 			found = berth_dup(r->h, op, msg);
 		json_decref(j);
 	}
@@ -171,7 +177,7 @@ static berth_status status_of(const char *words)
 berth_status runc_explain(struct berth_op *op, const struct runc *r, const char *what,
         const char *id, const char *log, berth_status st)
 {
-	const char *msg = runc_log_message(op, r, log);
+	const char *msg = runc_log_message(op, r, log, NULL);
 	if (!msg)
 		return st;
 	return r->h->fail(op, status_of(msg), 0, runc_printf(op, r, "%s %s: %s", what, id, msg));
@@ -211,7 +217,7 @@ berth_status runc_command(struct berth_op *op, const struct runc *r, const char 
 	if (fd >= 0)
 		close(fd);
 	if (st == BERTH_OK && !(WIFEXITED(res.wait_status) && WEXITSTATUS(res.wait_status) == 0)) {
-		char *msg = runc_log_message(op, r, log);
+		char *msg = runc_log_message(op, r, log, NULL);
 		if (!msg && res.err_len)
 			msg = trim(berth_dup(h, op, res.err));
 		if (!msg || !*msg)

@@ -27,11 +27,16 @@ static bool exists(const char *path)
 
 static void remove_files(struct berth_op *op, const struct runc *r, const char *id)
 {
-	(void)unlink(runc_file(op, r, id, RUNC_BUNDLE));
-	(void)unlink(runc_file(op, r, id, RUNC_STARTED));
-	(void)unlink(runc_file(op, r, id, RUNC_PAUSED));
-	(void)unlink(runc_file(op, r, id, RUNC_LOG));
-	(void)rmdir(runc_file(op, r, id, RUNC_DIR));
+	const char *dir = runc_file(op, r, id, RUNC_DIR);
+	DIR *d = opendir(dir);
+
+	/* Those of execs that a killed daemon left, too. */
+	for (struct dirent *e; d && (e = readdir(d));)
+		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
+			(void)unlinkat(dirfd(d), e->d_name, 0);
+	if (d)
+		closedir(d);
+	(void)rmdir(dir);
 }
 
 static berth_status prepare(

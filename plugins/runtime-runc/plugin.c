@@ -30,6 +30,8 @@ static void destroy(void *self)
 	struct runc *r = self;
 	if (!r)
 		return;
+	if (r->join_fd >= 0)
+		close(r->join_fd);
 	free(r->path);
 	free(r->root);
 	free(r);
@@ -40,6 +42,7 @@ static berth_status configure(struct berth_op *op, struct runc *r, const struct 
 	const struct berth_host *h = r->h;
 	const char *path = h->conf_str(c, "path", NULL);
 	const char *root = h->conf_str(c, "root", NULL);
+	const char *join = h->conf_str(c, "exec_helper", NULL);
 	r->systemd_cgroup = h->conf_bool(c, "systemd_cgroup", 0) != 0;
 	if (!path && !(path = find_runtime(op, r)))
 		return berth_fail(h, op, BERTH_E_PRECONDITION,
@@ -55,6 +58,12 @@ static berth_status configure(struct berth_op *op, struct runc *r, const struct 
 	r->root = strdup(root ? root : runc_printf(op, r, "%s/state", h->run_dir));
 	if (!r->path || !r->root)
 		return berth_fail(h, op, BERTH_E_EXHAUSTED, "no memory");
+	if (join && join[0] != '/')
+		return berth_fail(
+		        h, op, BERTH_E_INVALID, "exec_helper: '%s' is not absolute", join);
+	berth_status st = join ? runc_direct_open(op, r, join) : BERTH_OK;
+	if (st != BERTH_OK)
+		return st;
 	const char *own[] = {r->root, runc_printf(op, r, "%s/ctr", h->run_dir)};
 	for (size_t i = 0; i < 2; i++)
 		if (mkdir(own[i], 0700) < 0 && errno != EEXIST)
@@ -74,6 +83,7 @@ static berth_status create(
 		return berth_fail(h, op, BERTH_E_EXHAUSTED, "no memory");
 	r->h = h;
 	r->mon = mon;
+	r->join_fd = -1;
 	berth_status st = configure(op, r, c);
 	if (st != BERTH_OK) {
 		destroy(r);

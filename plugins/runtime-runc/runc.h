@@ -16,10 +16,11 @@ struct runc {
 	const struct berth_monitor_ext *mon;
 	char *path, *root;
 	bool systemd_cgroup;
+	int join_fd; /* berth-join as a sealed memfd; -1: execs are the runtime's */
 };
 
 /* Where a container's small files lie: RUN/ctr/ID. */
-enum runc_file { RUNC_DIR, RUNC_BUNDLE, RUNC_STARTED, RUNC_PAUSED, RUNC_LOG };
+enum runc_file { RUNC_DIR, RUNC_BUNDLE, RUNC_STARTED, RUNC_PAUSED, RUNC_LOG, RUNC_FILTER };
 /* From the op's arena. */
 char *runc_file(struct berth_op *op, const struct runc *r, const char *id, enum runc_file f);
 char *runc_state_dir(struct berth_op *op, const struct runc *r, const char *id);
@@ -33,7 +34,8 @@ berth_status runc_check_id(struct berth_op *op, const struct runc *r, const char
  * NULL. argv holds RUNC_ARGS. */
 void runc_argv(const struct runc *r, const char *log, const char *const *words, const char **argv);
 /* The `msg` of the last error in a JSON log, from the arena; NULL where there is none. */
-char *runc_log_message(struct berth_op *op, const struct runc *r, const char *log);
+char *runc_log_message(
+        struct berth_op *op, const struct runc *r, const char *log, const char *level);
 /* A runtime that failed with `st` and left words in its log: fails the op with what they mean,
  * "WHAT ID: words". Without words, `st`. */
 berth_status runc_explain(struct berth_op *op, const struct runc *r, const char *what,
@@ -44,6 +46,19 @@ berth_status runc_command(struct berth_op *op, const struct runc *r, const char 
         const char *id, const char *const *words, const char *json);
 /* A memfd that holds text, -1 with errno. */
 int runc_memfd(const char *text);
+
+/* What an exec session has, whichever way it goes. */
+struct runc_session {
+	const char *dir, *pid_file, *log;
+	const char *console; /* a name in dir */
+	int32_t process_fd;
+	uint32_t run_flags;
+};
+/* direct.c: execs by berth-join. *ret_refused: it leaves this one to the runtime. */
+berth_status runc_direct_open(struct berth_op *op, struct runc *r, const char *path);
+berth_status runc_direct_exec(struct berth_op *op, const struct runc *r,
+        const struct berth_ctr_args *a, const struct runc_session *s, struct berth_stdio *stdio,
+        bool *ret_refused);
 
 berth_status runc_info(struct berth_op *op, void *self, struct berth_runtime_info *res);
 

@@ -17,49 +17,68 @@ static const char *console_name(struct berth_op *op, const struct runc *r, const
 	return runc_printf(op, r, "%.*s.tty", CONSOLE_NAME, exec_id);
 }
 
-berth_status runc_exec(
-        struct berth_op *op, void *self, const struct berth_ctr_args *a, struct berth_stdio *stdio)
+static berth_status by_runtime(struct berth_op *op, const struct runc *r,
+        const struct berth_ctr_args *a, const struct runc_session *s, struct berth_stdio *stdio)
 {
-	const struct runc *r = self;
+	bool tty = (a->flags & BERTH_IO_TTY) != 0;
+	/* Detached: in the foreground it would wait for all that hold its output. */
+	const char *words[] = {"exec", "--detach", "--pid-file", s->pid_file, "--process", THIRD_FD,
+	        tty ? "--console-socket" : a->id, tty ? s->console : NULL, a->id, NULL};
+	const char *argv[RUNC_ARGS];
+	runc_argv(r, s->log, words, argv);
+	struct berth_run run = {.size = sizeof(run),
+	        .flags = s->run_flags,
+	        .argv = argv,
+	        .cwd = s->dir,
+	        .keep_fds = &s->process_fd,
+	        .n_keep_fds = 1,
+	        .pid_file = s->pid_file,
+	        .console_socket = s->console};
+	return r->h->spawn(op, &run, a->id, a->exec_id, stdio);
+}
+
+static berth_status check_exec(
+        struct berth_op *op, const struct runc *r, const struct berth_ctr_args *a)
+{
 	berth_status st = runc_check_id(op, r, a->id);
 	if (st != BERTH_OK)
 		return st;
 	if (!a->exec_id || !a->json)
 		return berth_fail(r->h, op, BERTH_E_INVALID, "exec in %s: no process", a->id);
-	if ((st = runc_check_id(op, r, a->exec_id)) != BERTH_OK)
-		return st;
 	if (strlen(a->json) > RUNC_JSON_MAX)
 		return berth_fail(r->h, op, BERTH_E_EXHAUSTED,
 		        "exec in %s: more than %d bytes of JSON", a->id, RUNC_JSON_MAX);
+	return runc_check_id(op, r, a->exec_id);
+}
+
+berth_status runc_exec(
+        struct berth_op *op, void *self, const struct berth_ctr_args *a, struct berth_stdio *stdio)
+{
+	const struct runc *r = self;
+	berth_status st = check_exec(op, r, a);
+	if (st != BERTH_OK)
+		return st;
+	const char *dir = runc_file(op, r, a->id, RUNC_DIR);
 	/* The process description is a memfd: nothing to clean up after a crash. */
-	int32_t fd = runc_memfd(a->json);
-	if (fd < 0)
+	struct runc_session s = {.dir = dir,
+	        .pid_file = runc_printf(op, r, "%s/%s.pid", dir, a->exec_id),
+	        .log = runc_printf(op, r, "%s/%s.log", dir, a->exec_id),
+	        .console = console_name(op, r, a->exec_id),
+	        .process_fd = runc_memfd(a->json),
+	        .run_flags = (a->flags & BERTH_IO_TTY ? BERTH_RUN_F_TTY : 0) |
+	                     (a->flags & BERTH_IO_STDIN ? BERTH_RUN_F_STDIN : 0)};
+	if (s.process_fd < 0)
 		return berth_fail(r->h, op, BERTH_E_INTERNAL, "exec in %s: memfd: %s", a->id,
 		        strerror(errno));
-	bool tty = (a->flags & BERTH_IO_TTY) != 0;
-	const char *dir = runc_file(op, r, a->id, RUNC_DIR);
-	const char *console = console_name(op, r, a->exec_id);
-	const char *pid_file = runc_printf(op, r, "%s/%s.pid", dir, a->exec_id);
-	const char *log = runc_printf(op, r, "%s/%s.log", dir, a->exec_id);
-	/* Detached: in the foreground it would wait for all that hold its output. */
-	const char *words[] = {"exec", "--detach", "--pid-file", pid_file, "--process", THIRD_FD,
-	        tty ? "--console-socket" : a->id, tty ? console : NULL, a->id, NULL};
-	const char *argv[RUNC_ARGS];
-	runc_argv(r, log, words, argv);
-	struct berth_run run = {.size = sizeof(run),
-	        .flags = (tty ? BERTH_RUN_F_TTY : 0) |
-	                 (a->flags & BERTH_IO_STDIN ? BERTH_RUN_F_STDIN : 0),
-	        .argv = argv,
-	        .cwd = dir,
-	        .keep_fds = &fd,
-	        .n_keep_fds = 1,
-	        .pid_file = pid_file,
-	        .console_socket = console};
-	st = r->h->spawn(op, &run, a->id, a->exec_id, stdio);
-	close(fd);
+	bool by_join = r->join_fd >= 0, refused = false;
+	if (by_join)
+		st = runc_direct_exec(op, r, a, &s, stdio, &refused);
+	if (!by_join || refused)
+		st = by_runtime(op, r, a, &s, stdio);
+	close(s.process_fd);
 	if (st == BERTH_E_UNKNOWN)
-		st = runc_explain(op, r, "exec in", a->id, log, st);
-	(void)unlink(log);
+		st = runc_explain(op, r, "exec in", a->id, s.log, st);
+	(void)unlink(s.log);
 	return st;
 }
 
