@@ -54,7 +54,7 @@ def test_a_command_that_cannot_be_run(real, ctr):
         real.exec(ctr, "nosuchcommand")
     with fails("PERMISSION_DENIED", ctr, "/etc/passwd"):
         real.exec(ctr, "/etc/passwd")
-    assert os.listdir(f"{real.run}/execs") == []
+    wait_for(lambda: os.listdir(f"{real.run}/execs") == [])
     assert len(real.pids()) == before
 
 
@@ -136,7 +136,7 @@ def test_killed_in_the_middle(make_daemon):
     d.start()
     wait_for(lambda: not marked(d, "sleep 54328") and not marked(d, "sleep 54329"))
     assert marked(d, "sleep 54327")
-    assert os.listdir(f"{d.run}/execs") == []
+    wait_for(lambda: os.listdir(f"{d.run}/execs") == [])
     assert d.exec(cid, "echo", "x").stdout == b"x\n"
     d.stop_ctr(cid)
     d.remove_ctr(cid)
