@@ -445,6 +445,7 @@ static int serve(const struct options *o, struct berth_config *config)
 		notify("READY=1");
 		berth_log_info(
 		        "berthd serves", "version", BERTH_VERSION, "socket", config->cri.listen);
+		berth_loop_prefer();
 		berth_loop_run(p.d.loop);
 	} else if (r < 0) {
 		berth_log_error("berthd cannot start", "error", err->msg);

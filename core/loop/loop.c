@@ -2,11 +2,19 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "base/mem.h"
+
+#define FLAG_RESET_ON_FORK 1u
+#define PREFERRED_NICE (-10)
+/* It is done sooner, and so runs sooner: since 6.12 the kernel goes by that. */
+#define PREFERRED_SLICE_NS 500000u
 
 struct post {
 	struct post *next;
@@ -94,6 +102,23 @@ struct berth_loop *berth_loop_free(struct berth_loop *l)
 uv_loop_t *berth_loop_uv(struct berth_loop *l)
 {
 	return &l->uv;
+}
+
+void berth_loop_prefer(void)
+{
+	/* struct sched_attr of the kernel; not all C libraries have it, and some clash with it. */
+	const struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime, deadline, period;
+	} attr = {.size = sizeof(attr),
+	        .policy = SCHED_OTHER,
+	        .flags = FLAG_RESET_ON_FORK,
+	        .nice = PREFERRED_NICE,
+	        .runtime = PREFERRED_SLICE_NS};
+	(void)!syscall(SYS_sched_setattr, 0, &attr, 0);
 }
 
 void berth_loop_run(struct berth_loop *l)

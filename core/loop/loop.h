@@ -17,6 +17,10 @@ struct berth_loop *berth_loop_new(void);
 struct berth_loop *berth_loop_free(
         struct berth_loop *l); /* after run returned and all handles closed */
 uv_loop_t *berth_loop_uv(struct berth_loop *l);
+/* [loop] Lets the scheduler prefer this thread, which always has little to do, to all the threads
+ * and children that work for it; those do not inherit it. Where that is not allowed nothing
+ * changes. */
+void berth_loop_prefer(void);
 void berth_loop_run(struct berth_loop *l);  /* until berth_loop_stop() */
 void berth_loop_stop(struct berth_loop *l); /* [loop] */
 /* [any] Runs fn(arg) on the loop thread, in order of posting, never inside this call. */

@@ -124,3 +124,20 @@ def test_berthctl(ctl):
     ctl("inspectp", "web", code=1)
     ctl("rmi", IMAGE)
     assert "busybox" not in ctl("images")
+
+
+def nice(stat):
+    with open(stat) as f:
+        return int(f.read().rsplit(")", 1)[1].split()[16])
+
+
+def test_the_loop_is_preferred_and_nothing_else(make_daemon):
+    d = make_daemon()
+    cid = d.run_ctr(d.run_pod(), "sleep", "1000")
+    threads = {int(t): nice(f"/proc/{d.proc.pid}/task/{t}/stat") for t in os.listdir(f"/proc/{d.proc.pid}/task")}
+    assert threads.pop(d.proc.pid) == -10
+    assert threads and set(threads.values()) == {0}
+    inside = d.exec(cid, "sh", "-c", "cat /proc/1/stat /proc/self/stat").stdout.decode().splitlines()
+    assert [s.rsplit(")", 1)[1].split()[16] for s in inside] == ["0", "0"]
+    others = d.pids()
+    assert others and {nice(f"/proc/{pid}/stat") for pid, _ in others} == {0}
