@@ -9,12 +9,9 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
-#include "base/cgroup.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -34,6 +31,7 @@
 #include "recover.h"
 #include "repair.h"
 #include "stream/stream.h"
+#include "systemd.h"
 
 #define FLOW_THREADS 128
 #define FLOW_QUEUE 4096
@@ -53,6 +51,7 @@ struct process {
 	struct berth_containers containers;
 	struct berth_images images;
 	struct berth_grpc_server *server;
+	struct berth_watchdog *watchdog;
 	uv_signal_t signals[3];
 	const struct options *options;
 };
@@ -143,38 +142,6 @@ static void raise_nofile(void)
 	}
 }
 
-static void notify(const char *text)
-{
-	const char *path = getenv("NOTIFY_SOCKET");
-	struct sockaddr_un a = {.sun_family = AF_UNIX};
-	if (!path || (path[0] != '/' && path[0] != '@') || strlen(path) >= sizeof(a.sun_path))
-		return;
-	memcpy(a.sun_path, path, strlen(path));
-	if (a.sun_path[0] == '@')
-		a.sun_path[0] = '\0';
-	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	socklen_t len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + strlen(path));
-	if (fd >= 0 && sendto(fd, text, strlen(text), MSG_NOSIGNAL, (struct sockaddr *)&a, len) < 0)
-		berth_log_warn("the service manager was not told", "error", strerror(errno));
-}
-
-/* Monitors and pullers live beside berthd, not in its cgroup: its end or its limits are not theirs.
- */
-#define MONITOR_CGROUP "/berth/monitors"
-#define PULL_CGROUP "/berth/pull"
-
-static char **own_cgroup(const struct berth_config *c, const char *path)
-{
-	/* Under systemd the hierarchy is not ours to build in. */
-	if (c->cri.cgroup_driver == BERTH_CGROUP_SYSTEMD)
-		return NULL;
-	int r = berth_cgroup_make(path);
-	if (r < 0)
-		berth_log_warn("a cgroup cannot be made; its processes stay in berthd's own",
-		        "cgroup", path, "error", strerror(-r));
-	return r < 0 ? NULL : berth_cgroup_procs(path);
-}
-
 static int load_policy(struct process *p, struct berth_error **ret_err)
 {
 	struct berth_policy *fresh = NULL;
@@ -209,8 +176,8 @@ static int take_over(struct process *p, struct berth_error **ret_err)
 	        .host_version = BERTH_VERSION,
 	        .on_event = on_plugin_event,
 	        .event_arg = p});
-	char **monitors = own_cgroup(c, MONITOR_CGROUP);
-	p->d.pull_cgroup = own_cgroup(c, PULL_CGROUP);
+	char **monitors = berth_own_cgroup(c, "monitors");
+	p->d.pull_cgroup = berth_own_cgroup(c, "pull");
 	struct berth_monitor_opts mo = {.loop = p->d.loop,
 	        .helpers_dir = p->d.helpers_dir,
 	        .cgroup_procs = (const char *const *)(void *)monitors,
@@ -342,7 +309,7 @@ static void on_signal(uv_signal_t *h, int signum)
 		return;
 	}
 	p->d.draining = true;
-	notify("STOPPING=1");
+	berth_notify("STOPPING=1");
 	berth_log_info("shutting down; containers go on");
 	berth_network_finish(&p->d);
 	berth_pulls_end(&p->d);
@@ -369,6 +336,7 @@ static void tear_down(struct process *p)
 	p->d.draining = true;
 	p->server = berth_grpc_server_free(p->server);
 	p->d.metrics = berth_metrics_stop(p->d.metrics);
+	p->watchdog = berth_watchdog_stop(p->watchdog);
 	berth_streams_stop(&p->d);
 	berth_pulls_end(&p->d);
 	berth_sessions_end(&p->d);
@@ -442,7 +410,8 @@ static int serve(const struct options *o, struct berth_config *config)
 	if (r == 0 && !o->repair) {
 		berth_network_watch(&p.d);
 		berth_import_dir(&p.d);
-		notify("READY=1");
+		berth_notify("READY=1");
+		p.watchdog = berth_watchdog_start(p.d.loop, config->cri.listen);
 		berth_log_info(
 		        "berthd serves", "version", BERTH_VERSION, "socket", config->cri.listen);
 		berth_loop_prefer();

@@ -7,6 +7,13 @@
 #include "base/mem.h"
 #include "pod/userns.h"
 
+/* What a plugin must know of the core's own keys: under "host", which berth_conf_check() skips. */
+static json_t *host_conf(const struct berth_config *c)
+{
+	return json_pack("{s:s}", "cgroup_driver",
+	        c->cri.cgroup_driver == BERTH_CGROUP_SYSTEMD ? "systemd" : "cgroupfs");
+}
+
 /* A plugin's own keys; its `path` names the file, while a handler's is the runtime's binary. */
 static json_t *plugin_conf(const struct berth_config *c, const char *plugin, const char *handler)
 {
@@ -27,6 +34,7 @@ static json_t *plugin_conf(const struct berth_config *c, const char *plugin, con
 		json_object_set(conf, "path", handler_path);
 	if (file)
 		json_object_set(conf, "plugin_path", file);
+	json_object_set_new(conf, BERTH_CONF_HOST, host_conf(c));
 	return conf;
 }
 

@@ -84,7 +84,7 @@ void berth_cgroup_restore(const char *const *procs)
 	}
 }
 
-static bool kill_listed(const char *procs)
+static bool for_listed(const char *procs, void (*fn)(pid_t pid, void *arg), void *arg)
 {
 	_cleanup_free_ char *text = NULL;
 	bool any = false;
@@ -94,10 +94,51 @@ static bool kill_listed(const char *procs)
 		return false;
 	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
 		long pid = strtol(line, NULL, 10);
-		if (pid > 1)
-			any = kill((pid_t)pid, SIGKILL) == 0 || any;
+		if (pid <= 1)
+			continue;
+		fn((pid_t)pid, arg);
+		any = true;
 	}
 	return any;
+}
+
+static bool for_tree(const char *dir, int depth, void (*fn)(pid_t pid, void *arg), void *arg)
+{
+	_cleanup_free_ char *procs = berth_asprintf("%s/cgroup.procs", dir);
+	bool any = for_listed(procs, fn, arg);
+	DIR *d = depth < MAX_DEPTH ? opendir(dir) : NULL;
+	for (struct dirent *e; d && (e = readdir(d));) {
+		if (e->d_type != DT_DIR || e->d_name[0] == '.')
+			continue;
+		_cleanup_free_ char *sub = berth_asprintf("%s/%s", dir, e->d_name);
+		any = for_tree(sub, depth + 1, fn, arg) || any;
+	}
+	if (d)
+		closedir(d);
+	return any;
+}
+
+void berth_cgroup_each(const char *cgroup, void (*fn)(pid_t pid, void *arg), void *arg)
+{
+	char **procs = berth_cgroup_procs(cgroup);
+	if (procs && *procs) {
+		*strrchr(*procs, '/') = '\0';
+		(void)for_tree(*procs, 0, fn, arg);
+	}
+	berth_strv_free(procs);
+}
+
+static void kill_one(pid_t pid, void *arg)
+{
+	(void)arg;
+	(void)kill(pid, SIGKILL);
+}
+
+/* Version 2 since Linux 5.14: one write, and no fork escapes it. */
+static bool kill_at_once(const char *dir)
+{
+	_cleanup_free_ char *path = berth_asprintf("%s/cgroup.kill", dir);
+	return berth_write_value(path, "1") == 0;
 }
 
 void berth_cgroup_kill(const char *cgroup)
@@ -105,10 +146,15 @@ void berth_cgroup_kill(const char *cgroup)
 	char **procs = berth_cgroup_procs(cgroup);
 	bool any = true;
 
+	for (char **p = procs; p && *p; p++) {
+		*strrchr(*p, '/') = '\0';
+		if (kill_at_once(*p))
+			any = false;
+	}
 	for (int round = 0; any && round < KILL_ROUNDS; round++) {
 		any = false;
 		for (char **p = procs; p && *p; p++)
-			any = kill_listed(*p) || any;
+			any = for_tree(*p, 0, kill_one, NULL) || any;
 	}
 	berth_strv_free(procs);
 }
@@ -122,7 +168,7 @@ static int remove_tree(const char *path, int depth)
 			continue;
 		_cleanup_free_ char *sub = berth_asprintf("%s/%s", path, e->d_name);
 		_cleanup_free_ char *procs = berth_asprintf("%s/cgroup.procs", sub);
-		(void)kill_listed(procs);
+		(void)for_listed(procs, kill_one, NULL);
 		(void)remove_tree(sub, depth + 1);
 	}
 	if (d)
@@ -142,4 +188,47 @@ void berth_cgroup_destroy(const char *cgroup)
 			usleep(REMOVE_WAIT_US);
 	}
 	berth_strv_free(procs);
+}
+
+#define SLICE_SUFFIX ".slice"
+
+/* "a-b.slice" lies in "a.slice". */
+static void add_slices(struct berth_buf *b, const char *slice, size_t n)
+{
+	size_t suffix = strlen(SLICE_SUFFIX);
+	size_t stem = n > suffix && memcmp(slice + n - suffix, SLICE_SUFFIX, suffix) == 0
+	                      ? n - suffix
+	                      : n;
+	for (size_t i = 1; i <= stem; i++) {
+		if (i == stem || slice[i] == '-')
+			berth_buf_addf(b, "/%.*s" SLICE_SUFFIX, (int)i, slice);
+	}
+}
+
+char *berth_cgroup_path_of(const char *cgroups_path)
+{
+	const char *prefix = strchr(cgroups_path, ':');
+	const char *name = prefix ? strchr(prefix + 1, ':') : NULL;
+	struct berth_buf b = {0};
+
+	if (!name)
+		return berth_strdup(cgroups_path);
+	add_slices(&b, cgroups_path, (size_t)(prefix - cgroups_path));
+	berth_buf_addf(&b, "/%.*s-%s.scope", (int)(name - prefix - 1), prefix + 1, name + 1);
+	return berth_buf_steal(&b);
+}
+
+char *berth_cgroup_parent_path(enum berth_cgroup_driver driver, const char *parent)
+{
+	struct berth_buf b = {0};
+
+	if (!parent || !*parent)
+		return NULL;
+	if (driver == BERTH_CGROUPFS)
+		return parent[0] == '/' ? berth_strdup(parent) : NULL;
+	const char *slash = strrchr(parent, '/'), *slice = slash ? slash + 1 : parent;
+	if (!*slice)
+		return NULL;
+	add_slices(&b, slice, strlen(slice));
+	return berth_buf_steal(&b);
 }

@@ -2,6 +2,8 @@
 #ifndef BERTH_BASE_CGROUP_H
 #define BERTH_BASE_CGROUP_H
 
+#include <sys/types.h>
+
 /* Who makes cgroups: the kubelet's --cgroup-driver. */
 enum berth_cgroup_driver { BERTH_CGROUPFS, BERTH_CGROUP_SYSTEMD };
 
@@ -15,11 +17,20 @@ void berth_cgroup_restore(const char *const *procs);
 /* The cgroup.procs files of a cgroup path: one on v2, one for each v1 hierarchy that has it.
  * NULL-terminated, the caller frees; NULL where there is none. */
 char **berth_cgroup_procs(const char *cgroup);
-/* SIGKILL to all processes of the cgroup, and those that they fork meanwhile. Blocks for reads of
- * kernel files only. */
+/* fn(pid, arg) for each process of the cgroup and of those below it, in one hierarchy. */
+void berth_cgroup_each(const char *cgroup, void (*fn)(pid_t pid, void *arg), void *arg);
+/* SIGKILL to all processes of the cgroup and below it, and those that they fork meanwhile. Blocks
+ * for reads of kernel files only. */
 void berth_cgroup_kill(const char *cgroup);
 /* The same, then removes it with all below it from every hierarchy; waits for the processes' end
  * for at most a second. Absent: fine. [worker] */
 void berth_cgroup_destroy(const char *cgroup);
+
+/* linux.cgroupsPath as the OCI runtime makes it: a path stays what it is; "SLICE:PREFIX:NAME" is
+ * the slice's own path and PREFIX-NAME.scope. The caller frees. */
+char *berth_cgroup_path_of(const char *cgroups_path);
+/* The path of a pod's cgroup parent: itself, or where systemd has the slice that its last part
+ * names. NULL where it names none; the caller frees. */
+char *berth_cgroup_parent_path(enum berth_cgroup_driver driver, const char *parent);
 
 #endif

@@ -86,12 +86,11 @@ static void kill_cgroup_done(void *arg)
 
 static void kill_rest(struct berth_container *c)
 {
-	/* A systemd path names a unit; there the runtime's delete does it. */
-	if (c->own_pid_ns || !c->cgroups_path || c->cgroups_path[0] != '/')
+	if (c->own_pid_ns || !c->cgroups_path)
 		return;
 	struct killing *k = berth_new(struct killing);
 	k->d = c->d;
-	k->path = berth_strdup(c->cgroups_path);
+	k->path = berth_cgroup_path_of(c->cgroups_path);
 	if (berth_work(c->d->flows, c->d->loop, kill_cgroup_work, kill_cgroup_done, k) < 0)
 		kill_cgroup_done(k);
 }

@@ -195,6 +195,6 @@ void berth_sampling_add_pod(struct berth_sampling *s, struct berth_pod *p)
 		if (!p->host_network)
 			ps->pid = c->pid > 0 ? c->pid : ps->pid;
 	}
-	if (parent && parent[0] == '/')
-		ps->cgroup = berth_strdup(parent);
+	ps->cgroup = berth_cgroup_parent_path(
+	        (enum berth_cgroup_driver)s->d->config->cri.cgroup_driver, parent);
 }

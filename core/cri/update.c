@@ -21,24 +21,20 @@ struct update {
 	struct berth_error *err;
 };
 
+static void set_score(pid_t pid, void *value)
+{
+	_cleanup_free_ char *path = berth_asprintf("/proc/%d/oom_score_adj", (int)pid);
+	(void)!berth_write_value(path, value); /* one that has just ended */
+}
+
 /* The score belongs to processes, not to the cgroup: all that run now get it. */
 static void set_oom_score(struct berth_container *c, int score)
 {
-	char **files = berth_cgroup_procs(c->cgroups_path);
+	_cleanup_free_ char *cgroup = berth_cgroup_path_of(c->cgroups_path);
 	char value[16];
 
 	snprintf(value, sizeof(value), "%d", score);
-	_cleanup_free_ char *text = NULL;
-	if (files && files[0] &&
-	        berth_read_file(AT_FDCWD, files[0], BERTH_LIMIT_STATE_FILE, &text, NULL) == 0) {
-		char *save = NULL;
-		for (char *pid = strtok_r(text, "\n", &save); pid;
-		        pid = strtok_r(NULL, "\n", &save)) {
-			_cleanup_free_ char *path = berth_asprintf("/proc/%s/oom_score_adj", pid);
-			(void)!berth_write_value(path, value); /* one that has just ended */
-		}
-	}
-	berth_strv_free(files);
+	berth_cgroup_each(cgroup, set_score, value);
 }
 
 static void update_work(void *arg)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/nearest.h"
+#include "plugin/host.h"
 #include "plugin/internal.h"
 
 /* JSON texts handed out live as long as the instance. */
@@ -114,7 +115,7 @@ static int check_object(const struct berth_conf *c, json_t *object, const char *
 	json_object_foreach (object, key, value) {
 		_cleanup_free_ char *path =
 		        prefix ? berth_asprintf("%s.%s", prefix, key) : berth_strdup(key);
-		if (was_asked(c, path))
+		if (was_asked(c, path) || strcmp(path, BERTH_CONF_HOST) == 0)
 			continue;
 		if (json_is_object(value) && json_object_size(value) > 0) {
 			if (check_object(c, value, path, plugin, ret_err) < 0)

@@ -33,6 +33,10 @@ struct berth_plugin_host_opts {
 	void *event_arg;
 };
 
+/* A key of an instance's config: an object of what plugins may ask about the core's own
+ * configuration; nobody has to ask. */
+#define BERTH_CONF_HOST "host"
+
 struct berth_plugin_host *berth_plugin_host_new(const struct berth_plugin_host_opts *opts);
 
 /* [loop, before serving] Loads the plugin file where it is not loaded yet (ownership checks, ELF

@@ -89,25 +89,6 @@ int berth_cgroup_usage(const char *mount, bool v2, const char *path, struct bert
 	return 0;
 }
 
-char *berth_cgroup_path_of(const char *cgroups_path)
-{
-	const char *prefix = strchr(cgroups_path, ':');
-	const char *name = prefix ? strchr(prefix + 1, ':') : NULL;
-	struct berth_buf b = {0};
-
-	if (!name)
-		return berth_strdup(cgroups_path);
-	/* "a-b.slice" lies in "a.slice". */
-	size_t n = (size_t)(prefix - cgroups_path);
-	size_t stem = n > 6 && memcmp(prefix - 6, ".slice", 6) == 0 ? n - 6 : n;
-	for (size_t i = 1; i <= stem; i++) {
-		if (i == stem || cgroups_path[i] == '-')
-			berth_buf_addf(&b, "/%.*s.slice", (int)i, cgroups_path);
-	}
-	berth_buf_addf(&b, "/%.*s-%s.scope", (int)(name - prefix - 1), prefix + 1, name + 1);
-	return berth_buf_steal(&b);
-}
-
 unsigned int berth_interfaces(const char *text, struct berth_interface *ret, unsigned int n)
 {
 	unsigned int found = 0;

@@ -30,10 +30,6 @@ struct berth_cgroup_usage {
 int berth_cgroup_usage(
         const char *mount, bool v2, const char *path, struct berth_cgroup_usage *ret);
 
-/* linux.cgroupsPath as the OCI runtime makes it: a path stays what it is; "SLICE:PREFIX:NAME" is
- * the slice's own path and PREFIX-NAME.scope. Caller frees. [any] */
-char *berth_cgroup_path_of(const char *cgroups_path);
-
 /* Network interfaces from a process's /proc/PID/net/dev, without lo. Returns how many, at most n.
  */
 struct berth_interface {

@@ -43,7 +43,8 @@ static berth_status configure(struct berth_op *op, struct runc *r, const struct 
 	const char *path = h->conf_str(c, "path", NULL);
 	const char *root = h->conf_str(c, "root", NULL);
 	const char *join = h->conf_str(c, "exec_helper", NULL);
-	r->systemd_cgroup = h->conf_bool(c, "systemd_cgroup", 0) != 0;
+	const char *driver = h->conf_str(c, "host.cgroup_driver", "cgroupfs");
+	r->systemd_cgroup = h->conf_bool(c, "systemd_cgroup", strcmp(driver, "systemd") == 0) != 0;
 	if (!path && !(path = find_runtime(op, r)))
 		return berth_fail(h, op, BERTH_E_PRECONDITION,
 		        "no OCI runtime found: set 'path' to one (runc, crun)");

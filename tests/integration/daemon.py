@@ -21,7 +21,8 @@ REPO = pullharness.REPO
 BUSYBOX = "/bin/busybox"
 CNI_BIN = "/usr/lib/cni"
 RUNC = "/usr/sbin/runc"
-RUNTIMES = {"runc": RUNC, "crun": "/usr/bin/crun"}
+# BERTH_TEST_RUNTIME=/usr/bin/crun: the handler "runc", which most tests use, is another runtime's
+RUNTIMES = {"runc": os.environ.get("BERTH_TEST_RUNTIME", RUNC), "crun": "/usr/bin/crun"}
 APPLETS = ("sh echo cat true false sleep seq yes dd head tail tr ls ps id printf mount hostname nc kill test stat env "
            "mkdir touch grep wc readlink ip ping wget httpd date sync rm setsid").split()
 IMAGE = "localhost/berth/busybox:1"
@@ -30,6 +31,10 @@ HELPERS = ["core/monitor/berth-monitor", "core/monitor/berth-ns", "core/monitor/
 PLUGINS = {"storage-overlay": "plugins/storage-overlay/storage-overlay.so",
            "runtime-runc": "plugins/runtime-runc/runtime-runc.so",
            "net-cni": "plugins/net-cni/net-cni.so", "fake": "tests/fake/fake.so"}
+
+
+# BERTH_TEST_CGROUPS=systemd: the same tests with cgroups that systemd makes
+SYSTEMD = os.environ.get("BERTH_TEST_CGROUPS") == "systemd"
 
 
 def build_dir():
@@ -172,7 +177,9 @@ class Daemon:
         os.chmod(self.tmp, 0o711)
         self.tag = f"bt{os.getpid() % 100000}x{Daemon.counter}"
         self.bridge = self.tag[-15:]
-        self.cgroup = f"/berth-test/{self.tag}"
+        # what a pod is given, and where that lies
+        self.cgroup = f"berthtest-{self.tag}.slice" if SYSTEMD else f"/berth-test/{self.tag}"
+        self.cgroup_path = f"/berthtest.slice/{self.cgroup}" if SYSTEMD else self.cgroup
         self.root, self.run = f"{self.tmp}/root", f"{self.tmp}/run"
         self.sock = f"{self.tmp}/s/berth.sock"
         self.cni_dir = f"{self.tmp}/net.d"
@@ -222,6 +229,8 @@ class Daemon:
                      runtimes={"default": self.runtime,
                                "handlers": {self.runtime: {"plugin": "runtime-runc", "path": RUNTIMES[self.runtime],
                                                            "root": f"{self.tmp}/runc"}}})
+        if SYSTEMD:
+            c["cri"]["cgroup_driver"] = "systemd"
         for k, v in over.items():
             c[k] = {**c.get(k, {}), **v} if isinstance(v, dict) else v
         with open(f"{self.tmp}/berth.yaml", "w") as f:
@@ -349,7 +358,7 @@ class Daemon:
         return out
 
     def cgroups(self):
-        return [g for g in glob.glob(f"/sys/fs/cgroup/*{self.cgroup}/*/") + glob.glob(f"/sys/fs/cgroup{self.cgroup}/*/")]
+        return [g for g in glob.glob(f"/sys/fs/cgroup/*{self.cgroup_path}/*/") + glob.glob(f"/sys/fs/cgroup{self.cgroup_path}/*/")]
 
     def veths(self):
         return sorted(os.listdir(f"/sys/class/net/{self.bridge}/brif")) if os.path.exists(
@@ -442,7 +451,7 @@ class Daemon:
         if os.path.exists(f"/sys/class/net/{self.bridge}"):
             subprocess.run(["ip", "link", "del", self.bridge])
         for _ in range(20):
-            for top in glob.glob(f"/sys/fs/cgroup/*{self.cgroup}") + glob.glob(f"/sys/fs/cgroup{self.cgroup}"):
+            for top in glob.glob(f"/sys/fs/cgroup/*{self.cgroup_path}") + glob.glob(f"/sys/fs/cgroup{self.cgroup_path}"):
                 for d, _, _ in os.walk(top, topdown=False):
                     try:
                         os.rmdir(d)

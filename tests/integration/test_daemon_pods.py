@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from daemon import IMAGE, fails, needs_cni, needs_daemon, pb, wait_for
+from daemon import SYSTEMD, IMAGE, fails, needs_cni, needs_daemon, pb, wait_for
 
 pytestmark = needs_daemon
 
@@ -21,7 +21,7 @@ def test_version_and_status(real):
     assert [h.name for h in s.runtime_handlers] == ["", "runc"]
     assert real.run in s.info["config"]
     assert not real.rt.Status(pb().StatusRequest()).info
-    assert real.rt.RuntimeConfig(pb().RuntimeConfigRequest()).linux.cgroup_driver == pb().CGROUPFS
+    assert real.rt.RuntimeConfig(pb().RuntimeConfigRequest()).linux.cgroup_driver == (pb().SYSTEMD if SYSTEMD else pb().CGROUPFS)
 
 
 def test_a_pod_from_run_to_remove(real):
@@ -276,7 +276,7 @@ def test_an_image_that_is_not_there(real):
 
 def cgroup_file(real, cid, controller, v1, v2):
     for base, name in ((f"/sys/fs/cgroup/{controller}", v1), ("/sys/fs/cgroup", v2)):
-        for d in glob.glob(f"{base}{real.cgroup}/*{cid}*"):
+        for d in glob.glob(f"{base}{real.cgroup_path}/*{cid}*"):
             if os.path.exists(f"{d}/{name}"):
                 return open(f"{d}/{name}").read().strip()
     raise AssertionError(f"no cgroup of {controller} for {cid}")

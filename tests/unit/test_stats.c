@@ -12,6 +12,7 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "base/cgroup.h"
 #include "base/fd.h"
 #include "base/mem.h"
 #include "stats/cgroup.h"
@@ -101,6 +102,15 @@ static void paths(void **state)
 	                       "kubepods-burstable-pod1.slice/berth-abc.scope");
 	_cleanup_free_ char *c = berth_cgroup_path_of("system.slice:berth:abc");
 	assert_string_equal(c, "/system.slice/berth-abc.scope");
+	_cleanup_free_ char *d = berth_cgroup_parent_path(BERTH_CGROUP_SYSTEMD, "a-b.slice");
+	assert_string_equal(d, "/a.slice/a-b.slice");
+	_cleanup_free_ char *e =
+	        berth_cgroup_parent_path(BERTH_CGROUP_SYSTEMD, "/a.slice/a-b.slice");
+	assert_string_equal(e, "/a.slice/a-b.slice");
+	_cleanup_free_ char *f = berth_cgroup_parent_path(BERTH_CGROUPFS, "/a-b.slice");
+	assert_string_equal(f, "/a-b.slice");
+	assert_null(berth_cgroup_parent_path(BERTH_CGROUP_SYSTEMD, ""));
+	assert_null(berth_cgroup_parent_path(BERTH_CGROUPFS, NULL));
 }
 
 static void interfaces(void **state)
