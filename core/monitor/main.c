@@ -275,6 +275,7 @@ enum {
 	P_ATTACH,
 	P_CTL,
 	P_OOM,
+	P_OOM_ABOVE,
 	P_CTLS,
 	P_CLIENTS = P_CTLS + BERTH_MON_CTL_CLIENTS,
 	P_COUNT = P_CLIENTS + BERTH_MON_CLIENTS
@@ -308,8 +309,9 @@ static bool turn(struct mon *m, int64_t wait_ns)
 	set_poll(&p[P_ATTACH], m->attach_fd, POLLIN);
 	set_poll(&p[P_CTL], m->ctl_fd, POLLIN);
 	int oom_fd = m->oom.v2 ? m->oom.counter_fd : m->oom.event_fd;
-	set_poll(&p[P_OOM], m->oom.seen || m->oom.counter_fd < 0 ? -1 : oom_fd,
-	        m->oom.v2 ? POLLPRI : POLLIN);
+	bool look = !m->oom.seen && m->oom.counter_fd >= 0;
+	set_poll(&p[P_OOM], look ? oom_fd : -1, m->oom.v2 ? POLLPRI : POLLIN);
+	set_poll(&p[P_OOM_ABOVE], look ? m->oom.parent_fd : -1, POLLPRI);
 	for (int i = 0; i < BERTH_MON_CTL_CLIENTS; i++)
 		set_poll(&p[P_CTLS + i], m->ctl_clients[i], POLLIN);
 	for (int i = 0; i < BERTH_MON_CLIENTS; i++) {
@@ -340,6 +342,8 @@ static bool turn(struct mon *m, int64_t wait_ns)
 		wrote |= pump(m, &m->err_fd, &m->err, BERTH_MON_STDERR);
 	if (p[P_OOM].revents)
 		oom_event(m);
+	else if (p[P_OOM_ABOVE].revents)
+		oom_look(m);
 	if (p[P_IN].revents && m->in.fd >= 0) {
 		if (m->in.len)
 			mon_stdin_flush(m);
@@ -401,7 +405,7 @@ int main(int argc, char **argv)
 	m->o = &o;
 	m->sync_fd = o.sync_fd;
 	m->dirfd = m->sigfd = m->out_fd = m->err_fd = m->attach_fd = m->ctl_fd = m->in.fd = -1;
-	m->log.fd = m->log.dirfd = m->oom.counter_fd = m->oom.event_fd = -1;
+	m->log.fd = m->log.dirfd = m->oom.counter_fd = m->oom.event_fd = m->oom.parent_fd = -1;
 	m->out.name = "stdout";
 	m->err.name = "stderr";
 	m->in.once = o.stdin_once;

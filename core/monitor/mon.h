@@ -40,8 +40,9 @@ struct mon_client {
 struct mon_oom {
 	int counter_fd; /* memory.oom_control or memory.events */
 	int event_fd;   /* v1 alone */
+	int parent_fd;  /* v2 alone: memory.events of the pod */
 	bool v2, seen;
-	uint64_t base;
+	uint64_t base, parent_base;
 	int64_t again_ns, until_ns; /* the notification comes before the counter has risen */
 };
 

@@ -14,10 +14,10 @@
 #define CGROUP_ROOT "/sys/fs/cgroup"
 #define CGROUP_TEXT_MAX 8192
 
-static int read_counter(const struct mon_oom *o, uint64_t *ret)
+static int read_counter(int fd, uint64_t *ret)
 {
 	char buf[512];
-	ssize_t n = pread(o->counter_fd, buf, sizeof(buf) - 1, 0);
+	ssize_t n = fd < 0 ? -1 : pread(fd, buf, sizeof(buf) - 1, 0);
 	if (n <= 0)
 		return -1; /* ENODEV: the cgroup is gone */
 	buf[n] = '\0';
@@ -70,12 +70,32 @@ static int open_v1(struct mon_oom *o, const char *dir)
 	return 0;
 }
 
-static int open_v2(struct mon_oom *o, const char *dir)
+/* The cgroup above what the runtime made for the container: it outlives that. False: the root. */
+static bool to_parent(char *dir)
+{
+	size_t n;
+	do {
+		char *slash = strrchr(dir, '/');
+		if (!slash)
+			return false;
+		*slash = '\0';
+		n = strlen(dir);
+	} while (n > 6 && strcmp(dir + n - 6, ".scope") == 0);
+	return n > 0;
+}
+
+static int open_v2(struct mon_oom *o, char *dir)
 {
 	char path[CGROUP_TEXT_MAX + 64];
 	(void)snprintf(path, sizeof(path), CGROUP_ROOT "%s/memory.events", dir);
 	o->counter_fd = open(path, O_RDONLY | O_CLOEXEC);
 	o->v2 = true;
+	if (o->counter_fd >= 0 && to_parent(dir)) {
+		(void)snprintf(path, sizeof(path), CGROUP_ROOT "%s/memory.events", dir);
+		o->parent_fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (read_counter(o->parent_fd, &o->parent_base) < 0)
+			mon_close(&o->parent_fd);
+	}
 	return o->counter_fd < 0 ? -1 : 0;
 }
 
@@ -109,19 +129,38 @@ void mon_oom_open(struct mon *m)
 		else if (legacy && lists_memory(controllers + 1))
 			(void)open_v1(o, dir + 1);
 	}
-	if (o->counter_fd >= 0 && read_counter(o, &o->base) < 0)
+	if (o->counter_fd >= 0 && read_counter(o->counter_fd, &o->base) < 0)
 		mon_close(&o->counter_fd);
+}
+
+/* systemd removes a scope at the moment in which its last process ends, often before we read what
+ * the kernel counted there. It counted the same in all cgroups above; what came there since we
+ * last looked, and looked at ours too, is ours but for one case: another container of the pod lost
+ * a process within that time. */
+static bool counted_above(struct mon_oom *o)
+{
+	uint64_t now;
+	bool risen = read_counter(o->parent_fd, &now) == 0 && now > o->parent_base;
+	mon_close(&o->parent_fd);
+	return risen;
 }
 
 bool mon_oom_check(struct mon *m)
 {
 	struct mon_oom *o = &m->oom;
-	uint64_t now;
-	if (o->counter_fd >= 0 && !o->seen) {
-		if (read_counter(o, &now) < 0)
-			mon_close(&o->counter_fd); /* gone: it would be "ready" for ever */
-		else
-			o->seen = now > o->base;
+	uint64_t now, above = 0;
+	if (o->counter_fd < 0 || o->seen)
+		return o->seen;
+	bool parent = read_counter(o->parent_fd, &above) == 0; /* before ours, which is in it */
+	if (!parent)
+		mon_close(&o->parent_fd);
+	if (read_counter(o->counter_fd, &now) < 0) {
+		mon_close(&o->counter_fd); /* gone: it would be "ready" for ever */
+		o->seen = counted_above(o);
+	} else {
+		o->seen = now > o->base;
+		if (parent)
+			o->parent_base = above;
 	}
 	return o->seen;
 }

@@ -1,5 +1,6 @@
 """The life of pods and containers with each OCI runtime."""
 import glob
+import json
 import os
 import time
 
@@ -14,7 +15,9 @@ RUNTIMES = ["runc", "crun"]
 
 def value(d, cid, v1, v2):
     """A file of the container's cgroup, seen from the node."""
-    got = glob.glob(f"/sys/fs/cgroup/*{d.cgroup}/*{cid}*/{v1}") + glob.glob(f"/sys/fs/cgroup{d.cgroup}/*{cid}*/{v2}")
+    at = f"{d.cgroup_path}/*{cid}*"
+    got = glob.glob(f"/sys/fs/cgroup/*{at}/{v1}") + (
+        glob.glob(f"/sys/fs/cgroup{at}/container/{v2}") or glob.glob(f"/sys/fs/cgroup{at}/{v2}"))  # crun's, in a scope
     assert len(got) == 1, got
     with open(got[0]) as f:
         return f.read().strip()
@@ -115,3 +118,17 @@ def test_limits_are_changed(real):
         update(real, cid, cpuset_cpus="60000")
     assert value(real, cid, "cpuset.cpus", "cpuset.cpus") == "0"
     assert real.status(cid).resources.linux.cpuset_cpus == "0"
+
+
+def test_an_end_for_want_of_memory(real):
+    """The reason is told each time, however soon the cgroup goes; and it is told of no other container."""
+    pod = real.run_pod()
+    limit = pb().LinuxContainerResources(memory_limit_in_bytes=16 << 20)
+    other = real.run_ctr(pod, "sleep", "1000", name="other", resources=limit)
+    for n in range(4):
+        cid = real.run_ctr(pod, "dd", "if=/dev/zero", "of=/dev/null", "bs=96M", "count=1", name=f"c{n}", resources=limit)
+        st = real.wait_exit(cid)
+        assert (st.reason, st.exit_code) == ("OOMKilled", 137)
+    assert real.status(other).state == pb().CONTAINER_RUNNING
+    os.kill(json.loads(real.status(other, verbose=True).info["info"])["pid"], 9)
+    assert real.wait_exit(other).reason == "Error"
