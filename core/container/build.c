@@ -246,6 +246,7 @@ static int build(struct berth_container *c, struct berth_error **ret_err)
 	if (runtime_op(c, BERTH_OP_RUNTIME_CREATE, CREATE_DEADLINE_S, ret_err) < 0)
 		return berth_error_wrap(ret_err, "container %s: create", c->id);
 	berth_fault("ctr-create-after");
+	berth_container_release_trees(c);
 	c->created_ns = berth_realtime_ns();
 	if (berth_container_save(c, BERTH_CTR_CREATED, ret_err) < 0)
 		return -1;

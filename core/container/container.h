@@ -132,6 +132,10 @@ int berth_container_stage(void *arg, size_t i, const char *source, uint64_t prop
 /* [worker] The host's /sys, read-only. *ret: where; the caller frees. */
 int berth_container_stage_sys(
         struct berth_container *c, char **ret, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* [worker] Once the container has its own copies: lets go of the volumes that
+ * berth_container_stage() attached for it, else who mounted them could neither end nor remove them.
+ */
+void berth_container_release_trees(struct berth_container *c);
 /* [worker] Releases all of it; idempotent. */
 int berth_container_unstage(
         struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;

@@ -204,6 +204,25 @@ int berth_container_stage_sys(struct berth_container *c, char **ret, struct bert
 	return 0;
 }
 
+void berth_container_release_trees(struct berth_container *c)
+{
+	_cleanup_free_ char *dir = berth_container_stage_dir(c);
+
+	for (size_t i = 0; i < c->config->n_mounts; i++) {
+		_cleanup_free_ char *target = berth_asprintf("%s/%zu", dir, i);
+		struct berth_error *err = NULL;
+		if (berth_container_volume(c, i) || berth_is_mount_point(target) != 1)
+			continue;
+		/* Else what is mounted beneath it would end at its origin, too. */
+		if (mount(NULL, target, NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+			berth_error_errno(&err, errno, "%s", target);
+		if (err || berth_umount(target, true, &err) < 0)
+			berth_log_warn("a volume is kept until its container is removed",
+			        "container", c->id, "error", err->msg);
+		berth_error_free(err);
+	}
+}
+
 int berth_container_unstage(struct berth_container *c, struct berth_error **ret_err)
 {
 	_cleanup_free_ char *dir = berth_container_dir(c);
