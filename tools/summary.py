@@ -1,5 +1,6 @@
 """summary.py DIR: what tools/test did, counted. Fails if anything failed or a part did not run."""
 import collections
+import glob
 import json
 import os
 import sys
@@ -26,6 +27,17 @@ def integration(path):
             yield "passed", name, ""
 
 
+def vm(path):
+    """vm.skipped with a reason, or what pytest wrote in the virtual machine."""
+    if path.endswith(".skipped"):
+        with open(path) as f:
+            yield "skipped", "vm", f.read().strip()
+        return
+    job = os.path.basename(path).removesuffix(".xml").removeprefix("vm-")
+    for result, name, why in integration(path):
+        yield result, f"{job}: {name}", why
+
+
 def fuzz(path):
     with open(path) as f:
         for line in f:
@@ -39,14 +51,14 @@ def main(results):
     failed = []
     print("== summary")
     for part, reader, file in (("unit", unit, "unit.json"), ("integration", integration, "integration.xml"),
-                               ("threads", unit, "threads.json"), ("fuzz", fuzz, "fuzz")):
-        path = os.path.join(results, file)
-        if not os.path.exists(path) or os.path.exists(os.path.join(results, f"{part}.broken")):
+                               ("vm", vm, "vm[.-]*"), ("threads", unit, "threads.json"), ("fuzz", fuzz, "fuzz")):
+        paths = [p for p in sorted(glob.glob(os.path.join(results, file))) if not p.endswith((".log", ".broken"))]
+        if not paths or os.path.exists(os.path.join(results, f"{part}.broken")):
             print(f"{part:12} did not run to its end")
             failed.append(part)
             continue
         count = collections.Counter()
-        for result, name, why in reader(path):
+        for result, name, why in (line for path in paths for line in reader(path)):
             count[result] += 1
             if result == "failed":
                 failed.append(f"{part}: {name}")

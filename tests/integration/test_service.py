@@ -180,7 +180,7 @@ def test_where_the_processes_are(service):
 
 def test_restart(service):
     r, was = Running(service), service.pid()
-    for _ in range(3):
+    for _ in range(2):
         service.up("restart")
         assert service.pid() not in (0, was)
         was = service.pid()
@@ -232,7 +232,7 @@ def watchdog(d, seconds):
 def test_watchdog_of_a_berthd_that_answers(service):
     watchdog(service, 4)
     was = service.pid()
-    time.sleep(10)
+    time.sleep(8)
     assert service.pid() == was and service.show("NRestarts") == "0"
 
 
