@@ -360,6 +360,16 @@ class Daemon:
     def cgroups(self):
         return [g for g in glob.glob(f"/sys/fs/cgroup/*{self.cgroup_path}/*/") + glob.glob(f"/sys/fs/cgroup{self.cgroup_path}/*/")]
 
+    def cgroup_file(self, cid, v1, v2):
+        """A file of the container's cgroup, seen from the node: by its name in a v1 hierarchy or in the v2 tree."""
+        at = f"{self.cgroup_path}/*{cid}*"
+        got = glob.glob(f"/sys/fs/cgroup/*{at}/{v1}") + (
+            # in a scope crun's limits are those of a cgroup of its own
+            glob.glob(f"/sys/fs/cgroup{at}/container/{v2}") or glob.glob(f"/sys/fs/cgroup{at}/{v2}"))
+        assert len({os.path.realpath(g) for g in got}) == 1, got
+        with open(got[0]) as f:
+            return f.read().strip()
+
     def veths(self):
         return sorted(os.listdir(f"/sys/class/net/{self.bridge}/brif")) if os.path.exists(
             f"/sys/class/net/{self.bridge}/brif") else []

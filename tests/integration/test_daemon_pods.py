@@ -1,5 +1,4 @@
 """Pods and containers over CRI, with runc, overlay and CNI."""
-import glob
 import os
 import socket
 import threading
@@ -274,22 +273,14 @@ def test_an_image_that_is_not_there(real):
     assert real.ctrs() == []
 
 
-def cgroup_file(real, cid, controller, v1, v2):
-    for base, name in ((f"/sys/fs/cgroup/{controller}", v1), ("/sys/fs/cgroup", v2)):
-        for d in glob.glob(f"{base}{real.cgroup_path}/*{cid}*"):
-            if os.path.exists(f"{d}/{name}"):
-                return open(f"{d}/{name}").read().strip()
-    raise AssertionError(f"no cgroup of {controller} for {cid}")
-
-
 def test_resources(real):
     m = pb()
     pod = real.run_pod()
     r = m.LinuxContainerResources(memory_limit_in_bytes=64 << 20, cpu_quota=20000, cpu_period=100000, cpu_shares=512,
                                   oom_score_adj=500)
     cid = real.run_ctr(pod, "sleep", "100", resources=r)
-    assert cgroup_file(real, cid, "memory", "memory.limit_in_bytes", "memory.max") == str(64 << 20)
-    assert cgroup_file(real, cid, "cpu", "cpu.cfs_quota_us", "cpu.max").split()[0] == "20000"
+    assert real.cgroup_file(cid, "memory.limit_in_bytes", "memory.max") == str(64 << 20)
+    assert real.cgroup_file(cid, "cpu.cfs_quota_us", "cpu.max").split()[0] == "20000"
     assert real.sh(cid, "cat /proc/1/oom_score_adj").strip() == "500"
     got = real.status(cid).resources.linux
     assert (got.memory_limit_in_bytes, got.cpu_quota, got.cpu_shares) == (64 << 20, 20000, 512)

@@ -1,5 +1,4 @@
 """The life of pods and containers with each OCI runtime."""
-import glob
 import json
 import os
 import time
@@ -11,16 +10,6 @@ from streamclient import RESIZE, STDIN, WebSocket
 
 pytestmark = needs_daemon
 RUNTIMES = ["runc", "crun"]
-
-
-def value(d, cid, v1, v2):
-    """A file of the container's cgroup, seen from the node."""
-    at = f"{d.cgroup_path}/*{cid}*"
-    got = glob.glob(f"/sys/fs/cgroup/*{at}/{v1}") + (
-        glob.glob(f"/sys/fs/cgroup{at}/container/{v2}") or glob.glob(f"/sys/fs/cgroup{at}/{v2}"))  # crun's, in a scope
-    assert len(got) == 1, got
-    with open(got[0]) as f:
-        return f.read().strip()
 
 
 def update(d, cid, **kw):
@@ -102,13 +91,13 @@ def test_limits_are_changed(real):
         memory_limit_in_bytes=64 << 20, cpu_shares=512, cpu_quota=50000, cpu_period=100000))
 
     def limits():
-        return (value(real, cid, "memory.limit_in_bytes", "memory.max"),
+        return (real.cgroup_file(cid, "memory.limit_in_bytes", "memory.max"),
                 real.status(cid).resources.linux.memory_limit_in_bytes, real.status(cid).resources.linux.cpu_shares)
     assert limits() == (str(64 << 20), 64 << 20, 512)
     update(real, cid, memory_limit_in_bytes=96 << 20, cpu_shares=256)
     assert limits() == (str(96 << 20), 96 << 20, 256)
     update(real, cid, cpuset_cpus="0")
-    assert value(real, cid, "cpuset.cpus", "cpuset.cpus") == "0"
+    assert real.cgroup_file(cid, "cpuset.cpus", "cpuset.cpus") == "0"
     # What cannot be is told, and changes nothing.
     for bad in ("99-", "1-0", "x"):
         with fails("INVALID_ARGUMENT", "cpuset_cpus"):
@@ -116,7 +105,7 @@ def test_limits_are_changed(real):
         assert limits() == (str(96 << 20), 96 << 20, 256)
     with fails("INVALID_ARGUMENT|PERMISSION_DENIED|FAILED_PRECONDITION", cid):
         update(real, cid, cpuset_cpus="60000")
-    assert value(real, cid, "cpuset.cpus", "cpuset.cpus") == "0"
+    assert real.cgroup_file(cid, "cpuset.cpus", "cpuset.cpus") == "0"
     assert real.status(cid).resources.linux.cpuset_cpus == "0"
 
 
