@@ -97,7 +97,9 @@ def test_a_process_in_the_background_does_not_hold_the_answer(real, ctr):
 
 def test_output_that_comes_with_the_end(real, ctr):
     for _ in range(5):
-        r = real.exec(ctr, "sh", "-c", "(sleep 0.03; echo late) & head -c 300000 /dev/zero")
+        # it prints once the command has ended, however long that took
+        r = real.exec(ctr, "sh", "-c", "me=$$; (while kill -0 $me 2>/dev/null; do sleep 0.01; done; echo late) & "
+                                       "exec head -c 300000 /dev/zero")
         assert len(r.stdout) == 300005 and r.stdout.endswith(b"late\n")
     t = time.monotonic()
     r = real.exec(ctr, "sh", "-c", "while :; do echo x; sleep 0.01; done & sleep 0.1")
