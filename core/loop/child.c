@@ -24,10 +24,22 @@
 #define CHILD_STACK (64 * 1024) /* of the child until its exec */
 #define MAX_KEEP_FDS 32
 
-/* The children that somebody waits for. The lock is held over clone(), so that the sweeper never
- * sees a child before it is listed. */
+struct start {
+	struct start *next; /* in registry.starting */
+	pid_t pid;          /* written by the kernel before the child runs */
+	const struct berth_child_spec *spec;
+	const char *const *envp;
+	int null_fd;
+	int err;          /* errno of what failed in the child */
+	const char *what; /* and its name */
+};
+
+/* The children that somebody waits for. One that is just being started is listed before it runs, so
+ * that the sweeper takes none of them for an orphan. The lock is not held meanwhile: clone()
+ * returns when the child has done its exec, and the loop wants the lock. */
 static struct {
 	pthread_mutex_t lock;
+	struct start *starting;
 	pid_t *pids;
 	size_t n, cap;
 } registry = {.lock = PTHREAD_MUTEX_INITIALIZER};
@@ -58,6 +70,10 @@ static void registry_add(pid_t pid)
 
 static bool registry_has(pid_t pid)
 {
+	for (const struct start *s = registry.starting; s; s = s->next) {
+		if (__atomic_load_n(&s->pid, __ATOMIC_RELAXED) == pid)
+			return true;
+	}
 	for (size_t i = 0; i < registry.n; i++) {
 		if (registry.pids[i] == pid)
 			return true;
@@ -76,14 +92,6 @@ static void registry_drop(pid_t pid)
 }
 
 /* ---- starting ---- */
-
-struct start {
-	const struct berth_child_spec *spec;
-	const char *const *envp;
-	int null_fd;
-	int err;          /* errno of what failed in the child */
-	const char *what; /* and its name */
-};
 
 /* The child shares our memory until exec (CLONE_VM): nothing but system calls, past libc and what
  * sanitizers put before it, for they would take what the child does to its signals and fds as done
@@ -167,21 +175,45 @@ IN_CHILD static int child_main(void *arg)
 #if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
 /* The thread sanitizer cannot follow a child in its own memory: this one has a copy, but for *s. */
 #define STACK_FLAGS (MAP_SHARED | MAP_ANONYMOUS)
-IN_CHILD static pid_t start_child(struct start *s, int *ret_pidfd)
+IN_CHILD static pid_t start_child(struct start *s)
 {
-	long pid = RAW(clone, CLONE_VFORK | CLONE_PIDFD | SIGCHLD, NULL, ret_pidfd, NULL, NULL);
+	long pid =
+	        RAW(clone, CLONE_VFORK | CLONE_PARENT_SETTID | SIGCHLD, NULL, &s->pid, NULL, NULL);
 	if (pid == 0)
 		child_main(s);
 	return (pid_t)pid;
 }
 #else
 #define STACK_FLAGS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK)
-static pid_t start_child(struct start *s, int *ret_pidfd)
+static pid_t start_child(struct start *s)
 {
 	return clone(child_main, (char *)s + CHILD_STACK,
-	        CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, s, ret_pidfd);
+	        CLONE_VM | CLONE_VFORK | CLONE_PARENT_SETTID | SIGCHLD, s, &s->pid);
 }
 #endif
+
+static void starting_add(struct start *s)
+{
+	pthread_mutex_lock(&registry.lock);
+	s->next = registry.starting;
+	registry.starting = s;
+	pthread_mutex_unlock(&registry.lock);
+}
+
+/* `listed`: it was started, and is reaped through this module. */
+static void starting_drop(struct start *s, pid_t listed)
+{
+	pthread_mutex_lock(&registry.lock);
+	for (struct start **q = &registry.starting; *q; q = &(*q)->next) {
+		if (*q == s) {
+			*q = s->next;
+			break;
+		}
+	}
+	if (listed > 0)
+		registry_add(listed);
+	pthread_mutex_unlock(&registry.lock);
+}
 
 int berth_child_start(const struct berth_child_spec *spec, pid_t *ret_pid, int *ret_pidfd,
         struct berth_error **ret_err)
@@ -204,30 +236,34 @@ int berth_child_start(const struct berth_child_spec *spec, pid_t *ret_pid, int *
 
 	*s = (struct start){
 	        .spec = spec, .envp = spec->envp ? spec->envp : plain_env, .null_fd = null_fd};
-	int pidfd = -1;
 	sigset_t all, before;
 	sigfillset(&all);
+	starting_add(s);
 	/* No handler of ours may run in the child while it shares our memory. */
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	pthread_mutex_lock(&registry.lock);
-	pid_t pid = start_child(s, &pidfd);
-	int saved = errno, child_err = s->err;
+	pid_t pid = start_child(s);
+	int saved = errno;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	int child_err = s->err, pidfd = -1;
 	const char *what = s->what;
-	if (pid > 0 && !child_err)
-		registry_add(pid);
+	if (pid > 0 && !child_err) {
+		pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+		if (pidfd < 0) {
+			child_err = errno;
+			what = "watching it";
+			kill(pid, SIGKILL);
+		}
+	}
 	if (pid > 0 && child_err) {
 		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 			;
 	}
-	pthread_mutex_unlock(&registry.lock);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	starting_drop(s, child_err ? 0 : pid);
 	munmap(s, CHILD_STACK);
 	if (pid < 0)
 		return berth_error_errno(ret_err, saved, "%s: starting a process", name);
-	if (child_err) {
-		close(pidfd);
+	if (child_err)
 		return berth_error_errno(ret_err, child_err, "%s: %s", name, what);
-	}
 	*ret_pid = pid;
 	*ret_pidfd = pidfd;
 	return 0;
