@@ -22,7 +22,7 @@ void pull_fail(struct berth_pull *p, struct berth_error *err)
 	p->err = err;
 	p->watch = berth_fdwatch_free(p->watch);
 	p->sock = berth_close(p->sock);
-	if (!p->ended)
+	if (!p->ended && p->pidfd >= 0)
 		(void)!berth_pidfd_kill(p->pidfd, SIGKILL);
 	pull_fetch_next(p->d->images);
 	pull_end(p);

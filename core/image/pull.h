@@ -50,7 +50,7 @@ struct berth_pull {
 	struct berth_pull_part *parts;
 
 	pid_t pid;
-	int pidfd, sock;
+	int pidfd, sock; /* pidfd: -1 until the process runs */
 	struct berth_child_watch *child;
 	struct berth_fdwatch *watch;
 	char *packet;
@@ -76,6 +76,8 @@ void pull_advance(struct berth_pull *p);
 void pull_end(struct berth_pull *p);
 
 /* puller.c */
+/* What is sent before its process runs waits in the socket. One that cannot be started fails later.
+ */
 int pull_start(struct berth_pull *p, struct berth_error **ret_err);
 void pull_send(struct berth_pull *p, json_t *packet, int fd); /* takes packet */
 json_t *pull_first_packet(struct berth_pull *p, const struct berth_pull_request *r);

@@ -331,6 +331,53 @@ static char **puller_env(void)
 	return env;
 }
 
+struct starting {
+	struct berth_pull *p;
+	int sock; /* its end of the socket */
+	pid_t pid;
+	int pidfd;
+	struct berth_error *err;
+};
+
+static void start_work(void *arg)
+{
+	struct starting *s = arg;
+	struct berth_daemon *d = s->p->d;
+	_cleanup_free_ char *helper = berth_path(d->helpers_dir, "berth-pull", NULL);
+	_cleanup_(berth_strv_freep) char **env = puller_env();
+	const char *const argv[] = {helper, NULL};
+	struct berth_child_spec spec = {.argv = argv,
+	        .envp = (const char *const *)env,
+	        .stdio = {-1, -1, STDERR_FILENO},
+	        .keep_fds = &s->sock,
+	        .n_keep_fds = 1,
+	        .cgroup_procs = (const char *const *)(void *)d->pull_cgroup,
+	        .new_session = 1};
+
+	berth_cgroup_restore(spec.cgroup_procs);
+	(void)!berth_child_start(&spec, &s->pid, &s->pidfd, &s->err); /* told to start_done */
+	close(s->sock);
+}
+
+static void start_done(void *arg)
+{
+	struct starting *s = arg;
+	struct berth_pull *p = s->p;
+
+	if (s->err) {
+		p->ended = true;
+		pull_fail(p, s->err);
+		pull_end(p);
+	} else {
+		p->pid = s->pid;
+		p->pidfd = s->pidfd;
+		p->child = berth_child_watch(p->d->loop, p->pid, p->pidfd, on_exit_of_puller, p);
+		if (p->over) /* given up meanwhile */
+			(void)!berth_pidfd_kill(p->pidfd, SIGKILL);
+	}
+	free(s);
+}
+
 int pull_start(struct berth_pull *p, struct berth_error **ret_err)
 {
 	int pair[2];
@@ -339,25 +386,17 @@ int pull_start(struct berth_pull *p, struct berth_error **ret_err)
 	int bytes = SOCKET_BYTES;
 	for (int i = 0; i < 2; i++)
 		setsockopt(pair[i], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
-	_cleanup_free_ char *helper = berth_path(p->d->helpers_dir, "berth-pull", NULL);
-	_cleanup_(berth_strv_freep) char **env = puller_env();
-	const char *const argv[] = {helper, NULL};
-	struct berth_child_spec spec = {.argv = argv,
-	        .envp = (const char *const *)env,
-	        .stdio = {-1, -1, STDERR_FILENO},
-	        .keep_fds = &pair[1],
-	        .n_keep_fds = 1,
-	        .cgroup_procs = (const char *const *)(void *)p->d->pull_cgroup,
-	        .new_session = 1};
-	berth_cgroup_restore(spec.cgroup_procs);
-	int r = berth_child_start(&spec, &p->pid, &p->pidfd, ret_err);
-	close(pair[1]);
-	if (r < 0) {
+	struct starting *s = berth_new(struct starting);
+	*s = (struct starting){.p = p, .sock = pair[1], .pidfd = -1};
+	/* Entering cgroups and the exec take milliseconds. */
+	if (berth_work(p->d->flows, p->d->loop, start_work, start_done, s) < 0) {
+		free(s);
 		close(pair[0]);
-		return -1;
+		close(pair[1]);
+		return berth_error_set(ret_err, BERTH_RESOURCE_EXHAUSTED,
+		        "pull of %s: too many requests are under way", p->key);
 	}
 	p->sock = pair[0];
-	p->child = berth_child_watch(p->d->loop, p->pid, p->pidfd, on_exit_of_puller, p);
 	p->watch = berth_fdwatch_start(p->d->loop, p->sock, UV_READABLE, on_readable, p);
 	return 0;
 }
