@@ -1,6 +1,7 @@
 #include "loop/pool.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -86,9 +87,14 @@ static void *worker(void *arg)
 		free(j);
 		pthread_mutex_lock(&p->lock);
 	}
+	bool closing = p->closing;
 	p->threads--;
 	pthread_cond_broadcast(&p->gone);
-	pthread_mutex_unlock(&p->lock);
+	pthread_mutex_unlock(&p->lock); /* the pool may be gone now */
+	/* There is less to do than there was: what that took goes back to the kernel, and glibc
+	 * alone gives back nothing that lies below something still in use. Never on the loop. */
+	if (!closing)
+		malloc_trim(0);
 	return NULL;
 }
 
