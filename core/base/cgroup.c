@@ -84,6 +84,21 @@ void berth_cgroup_restore(const char *const *procs)
 	}
 }
 
+int berth_cgroup_enter_thread(const char *const *procs)
+{
+	for (const char *const *p = procs; p && *p; p++) {
+		_cleanup_free_ char *dir = berth_strdup(*p);
+		*strrchr(dir, '/') = '\0';
+		_cleanup_free_ char *tasks = berth_asprintf("%s/tasks", dir);
+		_cleanup_close_ int fd = open(tasks, O_WRONLY | O_CLOEXEC);
+		if (fd < 0)
+			return errno == ENOENT ? -EOPNOTSUPP : -errno;
+		if (write(fd, "0", 1) != 1)
+			return -errno;
+	}
+	return 0;
+}
+
 static bool for_listed(const char *procs, void (*fn)(pid_t pid, void *arg), void *arg)
 {
 	_cleanup_free_ char *text = NULL;

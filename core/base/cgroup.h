@@ -14,6 +14,11 @@ int berth_cgroup_make(const char *cgroup);
  * while they were empty: another berthd at its end, or an operator. */
 void berth_cgroup_restore(const char *const *procs);
 
+/* Moves the calling thread alone, for children of it to be born there. Only v1 has that:
+ * -EOPNOTSUPP where a file is v2's; negative errno. Once it has failed the thread may be in some of
+ * them. */
+int berth_cgroup_enter_thread(const char *const *procs);
+
 /* The cgroup.procs files of a cgroup path: one on v2, one for each v1 hierarchy that has it.
  * NULL-terminated, the caller frees; NULL where there is none. */
 char **berth_cgroup_procs(const char *cgroup);

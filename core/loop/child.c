@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/sched.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -14,6 +16,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,6 +33,7 @@ struct start {
 	const struct berth_child_spec *spec;
 	const char *const *envp;
 	int null_fd;
+	int cgroup_fd;    /* what it is born in; -1: it enters cgroups by itself */
 	int err;          /* errno of what failed in the child */
 	const char *what; /* and its name */
 };
@@ -144,7 +148,7 @@ IN_CHILD static int child_main(void *arg)
 	struct start *s = arg;
 	const struct berth_child_spec *spec = s->spec;
 
-	for (const char *const *p = spec->cgroup_procs; p && *p; p++) {
+	for (const char *const *p = spec->cgroup_procs; s->cgroup_fd < 0 && p && *p; p++) {
 		int fd = (int)RAW(openat, AT_FDCWD, *p, O_WRONLY | O_CLOEXEC);
 		if (fd < 0 || RAW(write, fd, "0", 1) != 1)
 			give_up(s, "entering its cgroup");
@@ -169,28 +173,61 @@ IN_CHILD static int child_main(void *arg)
 	return give_up(s, "exec");
 }
 
-#ifndef __has_feature
-#define __has_feature(x) 0
-#endif
-#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
-/* The thread sanitizer cannot follow a child in its own memory: this one has a copy, but for *s. */
-#define STACK_FLAGS (MAP_SHARED | MAP_ANONYMOUS)
-IN_CHILD static pid_t start_child(struct start *s)
+/* A child with a copy of our memory, but for *s. */
+IN_CHILD static pid_t start_copy(struct start *s)
 {
-	long pid =
-	        RAW(clone, CLONE_VFORK | CLONE_PARENT_SETTID | SIGCHLD, NULL, &s->pid, NULL, NULL);
+	struct clone_args a = {.flags = CLONE_VFORK | CLONE_PARENT_SETTID,
+	        .parent_tid = (uintptr_t)&s->pid,
+	        .exit_signal = SIGCHLD};
+	if (s->cgroup_fd >= 0) {
+		a.flags |= CLONE_INTO_CGROUP;
+		a.cgroup = (uint64_t)s->cgroup_fd;
+	}
+	long pid = RAW(clone3, &a, sizeof(a));
 	if (pid == 0)
 		child_main(s);
 	return (pid_t)pid;
 }
+
+#ifndef __has_feature
+#define __has_feature(x) 0
+#endif
+#if defined(__SANITIZE_THREAD__) || __has_feature(thread_sanitizer)
+/* The thread sanitizer cannot follow a child in its own memory. */
+#define start_shared start_copy
 #else
-#define STACK_FLAGS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK)
-static pid_t start_child(struct start *s)
+static pid_t start_shared(struct start *s)
 {
 	return clone(child_main, (char *)s + CHILD_STACK,
 	        CLONE_VM | CLONE_VFORK | CLONE_PARENT_SETTID | SIGCHLD, s, &s->pid);
 }
 #endif
+
+static pid_t start_child(struct start *s)
+{
+	if (s->cgroup_fd >= 0) {
+		pid_t pid = start_copy(s);
+		if (pid > 0)
+			return pid;
+		s->cgroup_fd = berth_close(s->cgroup_fd); /* it can try by itself */
+	}
+	return start_shared(s);
+}
+
+/* Of v2 a child can be born in a cgroup. A move waits until all processors have seen it. */
+static int birthplace(const char *const *procs)
+{
+	struct statfs fs;
+
+	if (!procs || !procs[0] || procs[1])
+		return -1;
+	_cleanup_free_ char *dir = berth_strdup(procs[0]);
+	*strrchr(dir, '/') = '\0';
+	_cleanup_close_ int fd = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || fstatfs(fd, &fs) < 0 || fs.f_type != CGROUP2_SUPER_MAGIC)
+		return -1;
+	return berth_take_fd(&fd);
+}
 
 static void starting_add(struct start *s)
 {
@@ -230,12 +267,15 @@ int berth_child_start(const struct berth_child_spec *spec, pid_t *ret_pid, int *
 	if (null_fd < 0)
 		return berth_error_errno(ret_err, errno, "%s: /dev/null", name);
 	/* At the other end of its stack. */
-	struct start *s = mmap(NULL, CHILD_STACK, PROT_READ | PROT_WRITE, STACK_FLAGS, -1, 0);
+	struct start *s =
+	        mmap(NULL, CHILD_STACK, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (s == MAP_FAILED)
 		return berth_error_errno(ret_err, errno, "%s: a stack to start it", name);
 
-	*s = (struct start){
-	        .spec = spec, .envp = spec->envp ? spec->envp : plain_env, .null_fd = null_fd};
+	*s = (struct start){.spec = spec,
+	        .envp = spec->envp ? spec->envp : plain_env,
+	        .null_fd = null_fd,
+	        .cgroup_fd = birthplace(spec->cgroup_procs)};
 	sigset_t all, before;
 	sigfillset(&all);
 	starting_add(s);
@@ -246,6 +286,7 @@ int berth_child_start(const struct berth_child_spec *spec, pid_t *ret_pid, int *
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	int child_err = s->err, pidfd = -1;
 	const char *what = s->what;
+	s->cgroup_fd = berth_close(s->cgroup_fd);
 	if (pid > 0 && !child_err) {
 		pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 		if (pidfd < 0) {

@@ -1,12 +1,17 @@
 /* The extension "berth.monitor/1" for runtime plugins, and the set-up. */
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "loop/pool.h"
 #include "monitor/filter.h"
 #include "monitor/host_internal.h"
+
+#define STARTERS 2
+#define STARTS 1024 /* that wait */
 
 struct berth_mon_global berth_mon = {.filter_fd = -1};
 
@@ -106,6 +111,11 @@ int berth_monitor_init(const struct berth_monitor_opts *opts, struct berth_error
 	berth_mon.loop = opts->loop;
 	berth_mon.helper = berth_take(helper);
 	berth_mon.cgroup_procs = berth_strv_copy((char *const *)(const void *)opts->cgroup_procs);
+	berth_mon.starters = berth_pool_new(&(struct berth_pool_opts){.name = "monitors",
+	        .max_threads = STARTERS,
+	        .max_queued = STARTS,
+	        .stack_bytes = 256 * 1024,
+	        .idle_ms = UINT_MAX}); /* they have moved; they wait */
 	if (opts->plugins)
 		berth_plugin_host_extension(opts->plugins, BERTH_MONITOR_EXT, &berth_mon_ext);
 	return 0;
@@ -118,6 +128,7 @@ void berth_monitor_finish(void)
 	berth_mon.filter_fd = berth_close(berth_mon.filter_fd);
 	berth_freep(&berth_mon.helper);
 	berth_mon.helper = NULL;
+	berth_mon.starters = berth_pool_free(berth_mon.starters);
 	berth_mon.cgroup_procs = berth_strv_free(berth_mon.cgroup_procs);
 	berth_mon.loop = NULL;
 }

@@ -22,6 +22,7 @@ struct berth_mon_global {
 	struct berth_loop *loop;
 	char *helper; /* path of berth-monitor */
 	char **cgroup_procs;
+	struct berth_pool *starters; /* threads that start monitors */
 	int filter_fd;
 };
 extern struct berth_mon_global berth_mon;
