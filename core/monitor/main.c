@@ -30,8 +30,9 @@
 #define OOM_AGAIN_NS 20000000ll
 #define OOM_SETTLE_NS 2000000000ll
 #define TTY_RETRY_NS 1000000000ll
-#define REST_NS 300000ll /* a pipe takes longer to fill, even by writes of 80 bytes */
+#define REST_BYTES (BERTH_MON_READ / 2)
 #define REST_BUSY_NS 1000000ll
+#define REST_MAX_NS 300000ll
 
 static struct mon mon; /* large buffers: pages that are not touched cost nothing */
 
@@ -191,13 +192,16 @@ static void send_to_clients(struct mon *m, unsigned char id, const char *p, size
 	}
 }
 
-/* A container that writes many short lines wakes us for each of them: where one read soon follows
- * another and brings little, the next one waits until there is more. */
+/* A container that writes many short lines wakes us for each of them, and we stand in its way:
+ * where one read soon follows another and brings little, the next one waits for as long as half of
+ * a pipe takes to fill at that pace. */
 static void rest_a_little(struct mon *m, size_t n)
 {
-	int64_t now = mon_now_ns();
-	if (n < BERTH_MON_READ / 4 && now - m->read_ns < REST_BUSY_NS)
-		m->rest_ns = now + REST_NS;
+	int64_t now = mon_now_ns(), took = now - m->read_ns;
+	if (n < REST_BYTES && took < REST_BUSY_NS) {
+		int64_t rest = took * REST_BYTES / (int64_t)n;
+		m->rest_ns = now + (rest < REST_MAX_NS ? rest : REST_MAX_NS);
+	}
 	m->read_ns = now;
 }
 
@@ -433,6 +437,8 @@ int main(int argc, char **argv)
 	if (chdir("/") < 0)
 		return 1;
 	mon_oom_open(m);
+	/* A rest of microseconds is to be one; no child inherits it. */
+	(void)prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
 	/* After the runtime has run: a container inherits nothing of it. Refused where we lack the
 	 * privilege. */
 	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
