@@ -14,10 +14,11 @@
 
 #define SCRATCH "probe"
 
-static berth_status unfit(struct driver *d, struct berth_op *op, const char *why)
+static berth_status unfit(struct store *st, struct berth_op *op, const char *why)
 {
-	return berth_fail(d->host, op, BERTH_E_PRECONDITION, "storage-overlay in '%s': %s%s%s",
-	        d->root, why, errno ? ": " : "", errno ? strerror(errno) : "");
+	return berth_fail(st->host, op, BERTH_E_PRECONDITION, "%s in '%s': %s%s%s",
+	        st->host->plugin_name, st->root, why, errno ? ": " : "",
+	        errno ? strerror(errno) : "");
 }
 
 /* Tries a mount that is attached nowhere. Returns 0, or a negative errno with the kernel's words.
@@ -77,34 +78,35 @@ static bool lists_types(int dirfd)
 	return ok;
 }
 
-static berth_status probe_in(struct driver *d, struct berth_op *op, int fd)
+static berth_status probe_in(struct store *st, struct berth_op *op, int fd)
 {
+	struct overlay *o = st->self;
 	char path[64], said[256], why[512];
 
 	for (int i = 0; i < 3; i++) {
 		static const char *const dirs[] = {"lower", "upper", "work"};
 		if (mkdirat(fd, dirs[i], 0700) < 0)
-			return unfit(d, op, "cannot make directories");
+			return unfit(st, op, "cannot make directories");
 	}
 	errno = 0;
 	if (!lists_types(fd))
-		return unfit(d, op,
+		return unfit(st, op,
 		        "the file system does not tell types of directory entries "
 		        "(for XFS: ftype=1)");
 	if (mknodat(fd, "upper/whiteout", S_IFCHR, 0) < 0)
-		return unfit(d, op, "cannot make whiteouts (character devices)");
+		return unfit(st, op, "cannot make whiteouts (character devices)");
 	snprintf(path, sizeof(path), "/proc/self/fd/%d/upper", fd);
 	if (setxattr(path, "trusted.overlay.opaque", "y", 1, 0) < 0)
-		return unfit(d, op, "cannot set trusted.* attributes");
+		return unfit(st, op, "cannot set trusted.* attributes");
 	int r = try_mount(fd, false, said);
 	if (r < 0) {
 		snprintf(why, sizeof(why), "the kernel does not mount an overlay there%s%s",
 		        said[0] ? ": " : "", said[0] ? said + 2 : "");
 		errno = -r;
-		return unfit(d, op, why);
+		return unfit(st, op, why);
 	}
-	if (d->use_volatile && try_mount(fd, true, said) < 0)
-		d->use_volatile = false; /* Linux 5.10 has it */
+	if (o->use_volatile && try_mount(fd, true, said) < 0)
+		o->use_volatile = false; /* Linux 5.10 has it */
 	return BERTH_OK;
 }
 
@@ -121,34 +123,32 @@ static bool listed(void)
 	return found;
 }
 
-berth_status probe_overlay(struct driver *d, struct berth_op *op)
+berth_status probe_overlay(struct store *st, struct berth_op *op)
 {
-	char gone[TRASH_NAME];
-
 	/* Opening the type loads the module where there is one. */
 	int fs = fsopen("overlay", FSOPEN_CLOEXEC);
 	if (fs < 0) {
 		if (errno == ENODEV || !listed()) {
 			errno = 0;
-			return unfit(d, op,
+			return unfit(st, op,
 			        "this kernel has no overlay file system (not in "
 			        "/proc/filesystems, and no module 'overlay')");
 		}
-		return unfit(d, op, "overlays cannot be mounted (CAP_SYS_ADMIN is needed)");
+		return unfit(st, op, "overlays cannot be mounted (CAP_SYS_ADMIN is needed)");
 	}
 	close(fs);
-	int r = trash_add(d, d->new_fd, SCRATCH, NULL); /* left by a crash */
+	int r = store_discard(st, st->new_fd, SCRATCH); /* left by a crash */
 	if (r < 0 && r != -ENOENT) {
 		errno = -r;
-		return unfit(d, op, "cannot rename directories");
+		return unfit(st, op, "cannot rename directories");
 	}
-	if (mkdirat(d->new_fd, SCRATCH, 0700) < 0)
-		return unfit(d, op, "cannot make directories");
-	int fd = openat(d->new_fd, SCRATCH, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	berth_status st = fd < 0 ? unfit(d, op, "cannot open directories") : probe_in(d, op, fd);
+	if (mkdirat(st->new_fd, SCRATCH, 0700) < 0)
+		return unfit(st, op, "cannot make directories");
+	int fd = openat(st->new_fd, SCRATCH, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	berth_status status =
+	        fd < 0 ? unfit(st, op, "cannot open directories") : probe_in(st, op, fd);
 	if (fd >= 0)
 		close(fd);
-	if (trash_add(d, d->new_fd, SCRATCH, gone) == 0)
-		(void)trash_delete(d, op, gone, 0); /* else cleanup() does */
-	return st;
+	(void)store_delete_tree(st, op, st->new_fd, SCRATCH); /* else the next start does */
+	return status;
 }

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Do includes point down only? sdk <- core/base <- core/* ; plugins/* include sdk alone.
+# Do includes point down only? sdk <- core/base <- core/* ; plugins/* include sdk alone, storage drivers storage-common, too.
 cd "$(dirname "$0")/../.." || exit 1
 bad=0
 
@@ -37,6 +37,12 @@ sdk_headers() {
 plugins() {
 	case $3 in
 	berth/*) [ -f "sdk/include/$3" ] || complain "$1" "$3" "not a header of the sdk" ;;
+	storage-common/internal.h) complain "$1" "$3" "storage-common's own" ;;
+	storage-common/*) case $1 in
+		plugins/storage-common/*) complain "$1" "$3" "its own file, without the directory" ;;
+		plugins/storage-*) [ -f "plugins/$3" ] || complain "$1" "$3" "no such file of storage-common" ;;
+		*) complain "$1" "$3" "for storage drivers alone" ;;
+		esac ;;
 	*) if [ "$2" = q ]; then
 		[ -f "$(dirname "$1")/$3" ] || complain "$1" "$3" "a plugin includes sdk/ and its own files alone"
 	elif [ -f "core/$3" ]; then

@@ -1,4 +1,4 @@
-#include "overlay.h"
+#include "internal.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -70,7 +70,7 @@ int name_decode(const char *name, char out[NAME_LIMIT + 1])
 	return name_encode(out, again) == 0 && strcmp(again, name) == 0 ? 0 : -EINVAL;
 }
 
-int read_small(int dirfd, const char *path, char *buf, size_t size)
+int store_read_small(int dirfd, const char *path, char *buf, size_t size)
 {
 	int fd = openat(dirfd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
 	size_t n = 0;
@@ -124,6 +124,8 @@ static int set_field(struct meta *m, const char *key, const char *value, bool *v
 		return copy(m->parent, sizeof(m->parent), value);
 	if (strcmp(key, "boot") == 0)
 		return copy(m->boot, sizeof(m->boot), value);
+	if (strcmp(key, "own") == 0)
+		return copy(m->own, sizeof(m->own), value);
 	if (strcmp(key, "created") == 0) {
 		char *end = NULL;
 		errno = 0;
@@ -140,7 +142,7 @@ int meta_read(int dirfd, struct meta *ret)
 	struct meta m = {0};
 	bool versioned = false;
 
-	int r = read_small(dirfd, "meta", text, sizeof(text));
+	int r = store_read_small(dirfd, "meta", text, sizeof(text));
 	if (r < 0)
 		return r;
 	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
@@ -158,28 +160,96 @@ int meta_read(int dirfd, struct meta *ret)
 	return 0;
 }
 
-int meta_write(int dirfd, const struct meta *m)
+void meta_of(const struct snap *s, struct meta *ret)
+{
+	*ret = (struct meta){.kind = s->kind,
+	        .layer = s->layer,
+	        .is_volatile = s->is_volatile,
+	        .created_ns = s->created_ns};
+	memcpy(ret->boot, s->boot, sizeof(ret->boot));
+	memcpy(ret->own, s->own, sizeof(ret->own));
+	if (s->parent)
+		snprintf(ret->parent, sizeof(ret->parent), "%s", s->parent->key);
+}
+
+static int write_text(int dirfd, const char *text, size_t n, bool sync)
+{
+	int fd = openat(
+	        dirfd, "meta.tmp", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return -errno;
+	ssize_t w = write(fd, text, n);
+	int r = w < 0 ? -errno : (size_t)w != n ? -ENOSPC : 0;
+	if (r == 0 && sync && fsync(fd) < 0)
+		r = -errno;
+	if (close(fd) < 0 && r == 0)
+		r = -errno;
+	return r;
+}
+
+int meta_write(int dirfd, const struct meta *m, bool sync)
 {
 	static const char *const kinds[] = {"", "active", "view", "committed"};
 	char text[META_LIMIT];
 
 	int n = snprintf(text, sizeof(text),
-	        "v=1\nkind=%s\nlayer=%d\nvolatile=%d\nparent=%s\nboot=%s\ncreated=%llu\n",
+	        "v=1\nkind=%s\nlayer=%d\nvolatile=%d\nparent=%s\nboot=%s\ncreated=%llu\n%s%s%s",
 	        kinds[m->kind], m->layer, m->is_volatile, m->parent, m->boot,
-	        (unsigned long long)m->created_ns);
+	        (unsigned long long)m->created_ns, m->own[0] ? "own=" : "", m->own,
+	        m->own[0] ? "\n" : "");
 	if (n < 0 || (size_t)n >= sizeof(text))
 		return -ENAMETOOLONG;
-	int fd = openat(
-	        dirfd, "meta.tmp", O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	ssize_t w = write(fd, text, (size_t)n);
-	int e = w < 0 ? -errno : w != n ? -ENOSPC : 0;
-	if (close(fd) < 0 && e == 0)
-		e = -errno;
-	if (e == 0 && renameat(dirfd, "meta.tmp", dirfd, "meta") < 0)
-		e = -errno;
-	if (e < 0)
+	int r = write_text(dirfd, text, (size_t)n, sync);
+	if (r == 0 && renameat(dirfd, "meta.tmp", dirfd, "meta") < 0)
+		r = -errno;
+	if (r == 0 && sync && fsync(dirfd) < 0)
+		r = -errno;
+	if (r < 0)
 		unlinkat(dirfd, "meta.tmp", 0);
-	return e;
+	return r;
+}
+
+/* ---- the driver's own fields ---- */
+
+static const char *own_find(const char *own, const char *key, size_t *len)
+{
+	size_t n = strlen(key);
+
+	while (*own) {
+		size_t field = strcspn(own, " ");
+		if (field > n && strncmp(own, key, n) == 0 && own[n] == '=') {
+			*len = field - n - 1;
+			return own + n + 1;
+		}
+		own += field;
+		own += strspn(own, " ");
+	}
+	return NULL;
+}
+
+bool own_text(const char *own, const char *key, char *ret, size_t size)
+{
+	size_t len;
+	const char *v = own_find(own, key, &len);
+
+	if (!v || len >= size)
+		return false;
+	memcpy(ret, v, len);
+	ret[len] = '\0';
+	return true;
+}
+
+bool own_u64(const char *own, const char *key, uint64_t *ret)
+{
+	char text[24], *end = NULL;
+
+	if (!own_text(own, key, text, sizeof(text)) || text[0] < '0' || text[0] > '9')
+		return false;
+	errno = 0;
+	unsigned long long v = strtoull(text, &end, 10);
+	if (errno || *end)
+		return false;
+	*ret = v;
+	return true;
 }

@@ -1,4 +1,4 @@
-#include "overlay.h"
+#include "internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -48,6 +48,14 @@ struct snap *index_find_settled(struct index *x, const char *key)
 	while ((s = index_find(x, key)) && s->phase != PHASE_READY)
 		pthread_cond_wait(&x->settled, &x->lock);
 	return s;
+}
+
+void index_unpin(struct index *x, struct snap *s)
+{
+	pthread_mutex_lock(&x->lock);
+	if (--s->pins == 0)
+		pthread_cond_broadcast(&x->settled);
+	pthread_mutex_unlock(&x->lock);
 }
 
 struct snap *index_add(struct index *x, const char *key, uint32_t kind)

@@ -1,0 +1,55 @@
+/* What a snapshot consists of. */
+#include "overlay.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+static bool has_work(const struct snap *s)
+{
+	return s->kind == BERTH_SNAP_ACTIVE && !s->layer && s->parent;
+}
+
+berth_status overlay_plan(
+        struct store *st, struct berth_op *op, struct snap *s, const struct berth_snap_args *a)
+{
+	const struct overlay *o = st->self;
+
+	(void)op;
+	(void)a;
+	s->is_volatile = o->use_volatile && has_work(s);
+	return BERTH_OK;
+}
+
+static int make_dirs(
+        struct store *st, const struct snap *s, int dirfd, const struct berth_snap_args *a)
+{
+	if (mkdirat(dirfd, "fs", 0755) < 0)
+		return -errno;
+	/* The umask is the host's. */
+	if (fchmodat(dirfd, "fs", 0755, 0) < 0)
+		return -errno;
+	if (!has_work(s))
+		return 0;
+	if (mkdirat(dirfd, "work", 0700) < 0)
+		return -errno;
+	/* The root of an overlay shows owner, mode and times of its upper directory. The upper
+	 * directory is not mapped as those below it are: what it holds has the mapped owners on the
+	 * disk. */
+	return store_like_parent(st, dirfd, "fs", s->parent, a);
+}
+
+berth_status overlay_make(struct store *st, struct berth_op *op, const struct snap *s, int dirfd,
+        const struct berth_snap_args *a)
+{
+	int r = make_dirs(st, s, dirfd, a);
+
+	return r < 0 ? store_fail(st, op, r, "make it", s->key) : (berth_status)BERTH_OK;
+}
+
+berth_status overlay_seal(struct store *st, struct berth_op *op, struct snap *s, int dirfd)
+{
+	int r = store_discard(st, dirfd, "work");
+
+	return r < 0 && r != -ENOENT ? store_fail(st, op, r, "commit it", s->key)
+	                             : (berth_status)BERTH_OK;
+}
