@@ -18,7 +18,6 @@
 #include "base/mem.h"
 #include "mount/mount.h"
 
-#define OPAQUE_XATTR "trusted.overlay.opaque"
 #define XATTR_BYTES_MAX BERTH_KIB(64)
 
 int pull_set_layers(struct berth_pull *p, const json_t *layers, struct berth_error **ret_err)
@@ -121,7 +120,7 @@ static int mount_id(int fd, uint64_t *ret)
 
 static bool detached(const struct berth_pull *p)
 {
-	return berth_instance_descriptor(p->d->storage)->features & BERTH_F_DETACHED_LAYERS;
+	return berth_instance_features(p->d->storage) & BERTH_F_DETACHED_LAYERS;
 }
 
 static void open_work(void *arg)
@@ -190,9 +189,12 @@ static void opaque_work(void *arg)
 		        j->p->key, j->n);
 		return;
 	}
-	if (fsetxattr(j->fd, OPAQUE_XATTR, "y", 1, 0) < 0)
+	const char *mark = berth_instance_features(j->p->d->storage) & BERTH_F_XATTR_USER
+	                           ? "user.overlay.opaque"
+	                           : "trusted.overlay.opaque";
+	if (fsetxattr(j->fd, mark, "y", 1, 0) < 0)
 		berth_error_errno(
-		        &j->err, errno, "pull of %s: layer %zu: " OPAQUE_XATTR, j->p->key, j->n);
+		        &j->err, errno, "pull of %s: layer %zu: %s", j->p->key, j->n, mark);
 }
 
 static void nothing(void *arg)

@@ -432,7 +432,7 @@ static json_t *string_list(char *const *v)
 json_t *pull_first_packet(struct berth_pull *p, const struct berth_pull_request *r)
 {
 	const struct berth_config *c = p->d->config;
-	uint64_t features = berth_instance_descriptor(p->d->storage)->features;
+	uint64_t features = berth_instance_features(p->d->storage);
 	const char *variant, *arch = architecture(&variant);
 	_cleanup_free_ char *name = p->ref.repository ? berth_ref_name(&p->ref) : NULL;
 	json_t *platform = r->platform ? json_incref(r->platform)

@@ -54,7 +54,11 @@ struct berth_plugin_host *berth_plugin_host_free(struct berth_plugin_host *h);
 const char *berth_instance_name(const struct berth_instance *i);   /* "runc" */
 const char *berth_instance_plugin(const struct berth_instance *i); /* "runtime-runc" */
 const struct berth_plugin *berth_instance_descriptor(
-        const struct berth_instance *i); /* the host's copy: features, version */
+        const struct berth_instance *i); /* the host's copy: flags, version */
+/* [any] BERTH_F_*: what this instance can, on this machine and with this configuration. */
+uint64_t berth_instance_features(const struct berth_instance *i);
+/* [any] Why it has not BERTH_F_QUOTA; never NULL. */
+const char *berth_instance_no_quota(const struct berth_instance *i);
 bool berth_instance_has_storage(const struct berth_instance *i);
 bool berth_instance_has_runtime(const struct berth_instance *i);
 bool berth_instance_has_network(const struct berth_instance *i);

@@ -81,6 +81,7 @@ static struct berth_instance *instance_free(struct berth_instance *i)
 	free(i->state_dir);
 	free(i->run_dir);
 	free(i->why_unhealthy);
+	free(i->no_quota);
 	free(i);
 	return NULL;
 }
@@ -91,10 +92,27 @@ static berth_status call_create(struct berth_op *op, struct berth_instance *i, v
 	return i->file->desc.create(op, &i->table, &i->conf, &i->self);
 }
 
+static void ask_features(struct berth_instance *i)
+{
+	const struct berth_plugin *d = &i->file->desc;
+	const struct berth_features *f =
+	        d->extension ? d->extension(i->self, "berth.features/1") : NULL;
+
+	i->features = d->features;
+	if (!f || !BERTH_HAS(struct berth_features, f, no_quota))
+		return;
+	i->features = f->features;
+	if (f->no_quota)
+		i->no_quota = berth_strdup(f->no_quota);
+}
+
 static berth_status call_start_op(struct berth_op *op, struct berth_instance *i, void *arg)
 {
 	(void)arg;
-	return i->file->desc.start ? i->file->desc.start(op, i->self) : BERTH_OK;
+	berth_status st = i->file->desc.start ? i->file->desc.start(op, i->self) : BERTH_OK;
+	if (st == BERTH_OK)
+		ask_features(i);
+	return st;
 }
 
 static berth_status call_stop(struct berth_op *op, struct berth_instance *i, void *arg)
@@ -227,6 +245,16 @@ const char *berth_instance_plugin(const struct berth_instance *i)
 const struct berth_plugin *berth_instance_descriptor(const struct berth_instance *i)
 {
 	return &i->file->desc;
+}
+
+uint64_t berth_instance_features(const struct berth_instance *i)
+{
+	return i->features;
+}
+
+const char *berth_instance_no_quota(const struct berth_instance *i)
+{
+	return i->no_quota ? i->no_quota : "it never has";
 }
 
 bool berth_instance_has_storage(const struct berth_instance *i)

@@ -70,6 +70,8 @@ struct berth_instance {
 	struct berth_conf conf;
 	void *self;
 	bool created, started;
+	uint64_t features;
+	char *no_quota;                       /* or NULL */
 	struct berth_pool *lanes[LANE_COUNT]; /* SERIAL: all the same */
 	pthread_mutex_t lock;                 /* guards what follows */
 	struct object *objects;

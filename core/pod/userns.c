@@ -104,7 +104,7 @@ static int make_probe_dirs(const char *dir, struct berth_error **ret_err)
 static int mount_probe(struct berth_daemon *d, const char *dir, const char *target, int userns_fd,
         struct berth_error **ret_err)
 {
-	bool overlay = berth_instance_descriptor(d->storage)->features & BERTH_F_WHITEOUT_OVERLAY;
+	bool overlay = berth_instance_features(d->storage) & BERTH_F_WHITEOUT_OVERLAY;
 	_cleanup_free_ char *scratch = berth_path(dir, "layers", NULL);
 	_cleanup_free_ char *lower = berth_path(dir, "lower", NULL);
 	_cleanup_free_ char *lowers = berth_asprintf("lowerdir+=%s/lower", dir);
@@ -155,7 +155,7 @@ static int try_out(struct berth_daemon *d, struct berth_error **ret_err)
 	_cleanup_free_ char *dir = berth_path(d->config->root, "userns-probe", NULL);
 	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
 
-	if (!(berth_instance_descriptor(d->storage)->features & BERTH_F_IDMAP))
+	if (!(berth_instance_features(d->storage) & BERTH_F_IDMAP))
 		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
 		        "the storage driver %s maps no ids", berth_instance_name(d->storage));
 	/* What a killed predecessor left. */

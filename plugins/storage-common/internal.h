@@ -28,6 +28,7 @@ struct store_own {
 	struct berth_watch *sweeper; /* deletes what a remove had no time for */
 	uint64_t sweep_pause_ns;     /* the sweeper's: after what could not be deleted */
 	uint64_t serial;             /* atomic: names in new/ and trash/ */
+	struct berth_features features;
 };
 
 /* index.c: all but init and finish want the lock held */

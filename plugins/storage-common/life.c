@@ -118,6 +118,9 @@ berth_status store_create(const struct store_driver *driver, struct berth_op *op
 		store_destroy(st);
 		return r;
 	}
+	st->own->features = (struct berth_features){.size = sizeof(st->own->features),
+	        .features = st->features,
+	        .no_quota = st->no_quota};
 	*self = st;
 	return BERTH_OK;
 }
@@ -132,6 +135,13 @@ berth_status store_start(struct berth_op *op, void *self)
 	if (r != BERTH_OK)
 		return r;
 	return st->host->watch_after(st->host, SWEEP_FIRST_NS, trash_sweep, st, &st->own->sweeper);
+}
+
+const void *store_extension(void *self, const char *id)
+{
+	struct store *st = self;
+
+	return strcmp(id, "berth.features/1") == 0 ? &st->own->features : NULL;
 }
 
 berth_status store_stop(struct berth_op *op, void *self)

@@ -80,7 +80,7 @@ struct store_driver {
 	berth_status (*configure)(
 	        struct store *st, struct berth_op *op, const struct berth_conf *c);
 	/* Of create(). Is this machine fit? The directories are there and nothing is loaded.
-	 * Bits of st->features that this machine has not are cleared here. May be NULL. */
+	 * st->features and no_quota become here what holds on this machine. May be NULL. */
 	berth_status (*probe)(struct store *st, struct berth_op *op);
 	/* All is loaded; no other op has run yet. May be NULL. */
 	berth_status (*start)(struct store *st, struct berth_op *op);
@@ -130,7 +130,7 @@ struct store {
 	char *root; /* the state directory, where configure() does not replace it */
 	int root_fd, layers_fd, active_fd, new_fd, trash_fd;
 	char boot[BOOT_ID_LEN + 1];
-	uint64_t features; /* the driver's, less what this machine has not */
+	uint64_t features; /* of this instance; the driver's, where probe() leaves them */
 	char *no_quota;    /* malloc: why there is no BERTH_F_QUOTA here; NULL: there never is */
 	struct store_own *own;
 };
@@ -142,6 +142,7 @@ berth_status store_create(const struct store_driver *driver, struct berth_op *op
 berth_status store_start(struct berth_op *op, void *self);
 berth_status store_stop(struct berth_op *op, void *self);
 void store_destroy(void *self);
+const void *store_extension(void *self, const char *id); /* berth.features/1 */
 
 /* ---- for hooks; [any], none wants a lock ---- */
 /* Fails the op: "snapshot 'KEY': WHAT in 'ROOT': error". r is an errno of either sign. */

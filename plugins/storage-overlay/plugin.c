@@ -72,6 +72,7 @@ static const struct berth_plugin plugin = {
         .start = store_start,
         .stop = store_stop,
         .destroy = store_destroy,
+        .extension = store_extension,
 };
 
 BERTH_EXPORT const struct berth_plugin *berth_plugin_v0(uint32_t host_minor)

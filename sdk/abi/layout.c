@@ -324,6 +324,13 @@ AT(berth_network_ops, check, 24, 8);
 AT(berth_network_ops, status, 32, 8);
 AT(berth_network_ops, gc, 40, 8);
 
+/* berth_features */
+SIZE(berth_features, 24);
+AT(berth_features, size, 0, 4);
+AT(berth_features, reserved0, 4, 4);
+AT(berth_features, features, 8, 8);
+AT(berth_features, no_quota, 16, 8);
+
 /* berth_plugin */
 SIZE(berth_plugin, 104);
 AT(berth_plugin, size, 0, 4);
@@ -361,6 +368,7 @@ VALUE(BERTH_F_WHITEOUT_OVERLAY, 2);
 VALUE(BERTH_F_WHITEOUT_AUFS, 4);
 VALUE(BERTH_F_IDMAP, 8);
 VALUE(BERTH_F_QUOTA, 16);
+VALUE(BERTH_F_XATTR_USER, 32);
 VALUE(BERTH_PLUGIN_SERIAL, 1);
 VALUE(BERTH_RUN_F_TTY, 1);
 VALUE(BERTH_RUN_F_STDIN, 2);

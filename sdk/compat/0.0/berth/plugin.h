@@ -146,6 +146,7 @@ enum {
  * and everything else stays as it is; the driver copies and chowns nothing for it. */
 #define BERTH_F_IDMAP 0x8u
 #define BERTH_F_QUOTA 0x10u
+#define BERTH_F_XATTR_USER 0x20u       /* with WHITEOUT_OVERLAY: the opaque xattr is user.overlay.opaque, not trusted. */
 struct berth_snap_args {
   uint32_t size, flags;       /* BERTH_SNAP_F_* */
   const char *key, *parent, *name; /* name: commit only; a committed layer's name is its ChainID */
@@ -240,6 +241,13 @@ struct berth_network_ops {
 };
 
 /* ---- the plugin ---- */
+/* What extension(self, "berth.features/1") gives, where what a plugin can depends on machine or configuration: asked once
+ * after start(), and valid until destroy(). */
+struct berth_features {
+  uint32_t size, reserved0;
+  uint64_t features;          /* this instance's, in place of struct berth_plugin's */
+  const char *no_quota;       /* why BERTH_F_QUOTA is not among them; NULL = it never is */
+};
 #define BERTH_PLUGIN_SERIAL 1u /* flags: never call two ops of this plugin at once */
 struct berth_plugin {
   uint32_t size, abi_minor;   /* BERTH_ABI_MINOR it was compiled with */
