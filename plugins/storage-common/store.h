@@ -175,7 +175,8 @@ int store_give_up(struct store *st, struct berth_op *op);
 /* Sums up the tree dirfd/name, without other mounts and without what the driver skips. */
 int store_tree_usage(
         struct store *st, struct berth_op *op, int dirfd, const char *name, struct usage *u);
-/* Calls fn for each snapshot's directory on the disk, those in new and trash as well. For start().
+/* Calls fn for each snapshot's directory on the disk, those in new and trash as well. For probe()
+ * and start().
  * in: "layers", "active", "new", "trash". m is NULL where it cannot be read. The first value but 0
  * that fn returns ends it and is returned; a negative errno where a directory cannot be read. */
 int store_each(struct store *st,

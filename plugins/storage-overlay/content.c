@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <sys/stat.h>
 
+#include "berth/util.h"
+
 static bool has_work(const struct snap *s)
 {
 	return s->kind == BERTH_SNAP_ACTIVE && !s->layer && s->parent;
@@ -13,11 +15,14 @@ berth_status overlay_plan(
         struct store *st, struct berth_op *op, struct snap *s, const struct berth_snap_args *a)
 {
 	const struct overlay *o = st->self;
+	bool written = s->kind == BERTH_SNAP_ACTIVE && !s->layer;
 
-	(void)op;
-	(void)a;
+	if ((a->size_limit || a->inode_limit) && !written)
+		return berth_fail(st->host, op, BERTH_E_INVALID,
+		        "snapshot '%s': only what a container writes has a limit", s->key);
 	s->is_volatile = o->use_volatile && has_work(s);
-	return BERTH_OK;
+	int r = written ? quota_plan(st, s) : 0;
+	return r < 0 ? store_fail(st, op, r, "find a project id", s->key) : (berth_status)BERTH_OK;
 }
 
 static int make_dirs(
@@ -28,10 +33,11 @@ static int make_dirs(
 	/* The umask is the host's. */
 	if (fchmodat(dirfd, "fs", 0755, 0) < 0)
 		return -errno;
-	if (!has_work(s))
-		return 0;
-	if (mkdirat(dirfd, "work", 0700) < 0)
+	if (has_work(s) && mkdirat(dirfd, "work", 0700) < 0)
 		return -errno;
+	int r = quota_apply(st, s, dirfd, has_work(s), a);
+	if (r < 0 || !has_work(s))
+		return r;
 	/* The root of an overlay shows owner, mode and times of its upper directory. The upper
 	 * directory is not mapped as those below it are: what it holds has the mapped owners on the
 	 * disk. */
@@ -50,6 +56,15 @@ berth_status overlay_seal(struct store *st, struct berth_op *op, struct snap *s,
 {
 	int r = store_discard(st, dirfd, "work");
 
+	if (r == 0 || r == -ENOENT)
+		r = quota_lift(st, s->own);
 	return r < 0 && r != -ENOENT ? store_fail(st, op, r, "commit it", s->key)
 	                             : (berth_status)BERTH_OK;
+}
+
+int overlay_destroy(struct store *st, struct berth_op *op, int dirfd, const struct meta *m)
+{
+	(void)op;
+	(void)dirfd;
+	return m ? quota_lift(st, m->own) : 0;
 }

@@ -73,6 +73,12 @@ berth_status overlay_describe(struct store *st, struct berth_op *op, const struc
 	size_t n = 0;
 	options[n++] = lowers(st, op, s->parent);
 	options[n++] = "index=off";
+	if (o->userxattr)
+		options[n++] = "userxattr";
+	if (o->redirect)
+		options[n++] = o->redirect;
+	if (o->metacopy)
+		options[n++] = o->metacopy;
 	if (s->kind == BERTH_SNAP_VIEW) {
 		options[n++] = "ro";
 	} else {

@@ -1,58 +1,30 @@
-/* The driver: its configuration, its hooks. */
+/* The driver: its hooks. */
 #include "overlay.h"
-
-#include <stdlib.h>
-#include <string.h>
-
-#include "berth/util.h"
 
 #define FEATURES (BERTH_F_DETACHED_LAYERS | BERTH_F_WHITEOUT_OVERLAY | BERTH_F_IDMAP)
 
-static berth_status no_memory(struct store *st, struct berth_op *op)
+static berth_status overlay_probe(struct store *st, struct berth_op *op)
 {
-	return berth_fail(st->host, op, BERTH_E_EXHAUSTED, "%s: no memory", st->host->plugin_name);
-}
+	berth_status r = probe_overlay(st, op);
 
-static berth_status overlay_configure(
-        struct store *st, struct berth_op *op, const struct berth_conf *c)
-{
-	const char *extra = st->host->conf_str(c, "mount_options", NULL);
-	struct overlay *o = st->self = calloc(1, sizeof(*o));
-
-	if (!o)
-		return no_memory(st, op);
-	o->use_volatile = st->host->conf_bool(c, "volatile", 1) != 0;
-	if (!extra || !*extra)
-		return BERTH_OK;
-	static const char *const ours[] = {"lowerdir", "upperdir", "workdir"};
-	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
-		if (strstr(extra, ours[i]))
-			return berth_fail(st->host, op, BERTH_E_INVALID,
-			        "%s: mount_options '%s': '%s' is the driver's own",
-			        st->host->plugin_name, extra, ours[i]);
-	o->extra_options = strdup(extra);
-	return o->extra_options ? (berth_status)BERTH_OK : no_memory(st, op);
-}
-
-static void overlay_finish(struct store *st)
-{
-	struct overlay *o = st->self;
-
-	if (o)
-		free(o->extra_options);
-	free(o);
+	if (r == BERTH_OK)
+		quota_probe(st, op);
+	return r;
 }
 
 static const struct store_driver driver = {
         .features = FEATURES,
         .chain_limit = LAYERS_LIMIT,
         .configure = overlay_configure,
-        .probe = probe_overlay,
+        .probe = overlay_probe,
+        .start = quota_start,
         .finish = overlay_finish,
         .plan = overlay_plan,
         .make = overlay_make,
         .seal = overlay_seal,
         .describe = overlay_describe,
+        .destroy = overlay_destroy,
+        .usage = quota_usage,
 };
 
 static berth_status overlay_create(

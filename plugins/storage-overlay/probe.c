@@ -13,6 +13,7 @@
 #include "berth/util.h"
 
 #define SCRATCH "probe"
+#define MARKS "opaque-marks"
 
 static berth_status unfit(struct store *st, struct berth_op *op, const char *why)
 {
@@ -21,9 +22,37 @@ static berth_status unfit(struct store *st, struct berth_op *op, const char *why
 	        errno ? strerror(errno) : "");
 }
 
+static int is_layer(void *arg, const char *in, const char *name, const struct meta *m)
+{
+	(void)arg;
+	(void)name;
+	(void)m;
+	return strcmp(in, "layers") == 0 || strcmp(in, "active") == 0;
+}
+
 /* Tries a mount that is attached nowhere. Returns 0, or a negative errno with the kernel's words.
  */
-static int try_mount(int dirfd, bool with_volatile, char said[256])
+static int set_options(int fs, const struct overlay *o, bool with_volatile)
+{
+	const char *const options[] = {o->redirect, o->metacopy};
+	char key[32];
+
+	if (with_volatile && fsconfig(fs, FSCONFIG_SET_FLAG, "volatile", NULL, 0) < 0)
+		return -errno;
+	if (o->userxattr && fsconfig(fs, FSCONFIG_SET_FLAG, "userxattr", NULL, 0) < 0)
+		return -errno;
+	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++) {
+		if (!options[i])
+			continue;
+		size_t n = strcspn(options[i], "=");
+		snprintf(key, sizeof(key), "%.*s", (int)n, options[i]);
+		if (fsconfig(fs, FSCONFIG_SET_STRING, key, options[i] + n + 1, 0) < 0)
+			return -errno;
+	}
+	return 0;
+}
+
+static int try_mount(const struct overlay *o, int dirfd, bool with_volatile, char said[256])
 {
 	static const char *const keys[] = {"lowerdir", "upperdir", "workdir"};
 	static const char *const dirs[] = {"lower", "upper", "work"};
@@ -40,8 +69,8 @@ static int try_mount(int dirfd, bool with_volatile, char said[256])
 		if (fds[i] < 0 || fsconfig(fs, FSCONFIG_SET_STRING, keys[i], value, 0) < 0)
 			r = -errno;
 	}
-	if (r == 0 && with_volatile && fsconfig(fs, FSCONFIG_SET_FLAG, "volatile", NULL, 0) < 0)
-		r = -errno;
+	if (r == 0)
+		r = set_options(fs, o, with_volatile);
 	if (r == 0 && fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
 		r = -errno;
 	if (r == 0 && (mnt = fsmount(fs, FSMOUNT_CLOEXEC, 0)) < 0)
@@ -96,18 +125,53 @@ static berth_status probe_in(struct store *st, struct berth_op *op, int fd)
 	if (mknodat(fd, "upper/whiteout", S_IFCHR, 0) < 0)
 		return unfit(st, op, "cannot make whiteouts (character devices)");
 	snprintf(path, sizeof(path), "/proc/self/fd/%d/upper", fd);
-	if (setxattr(path, "trusted.overlay.opaque", "y", 1, 0) < 0)
-		return unfit(st, op, "cannot set trusted.* attributes");
-	int r = try_mount(fd, false, said);
+	if (setxattr(path, o->userxattr ? "user.overlay.opaque" : "trusted.overlay.opaque", "y", 1,
+	            0) < 0)
+		return unfit(st, op,
+		        o->userxattr ? "cannot set user.* attributes"
+		                     : "cannot set trusted.* attributes (userxattr: true does "
+		                       "without)");
+	int r = try_mount(o, fd, false, said);
 	if (r < 0) {
 		snprintf(why, sizeof(why), "the kernel does not mount an overlay there%s%s",
 		        said[0] ? ": " : "", said[0] ? said + 2 : "");
 		errno = -r;
 		return unfit(st, op, why);
 	}
-	if (o->use_volatile && try_mount(fd, true, said) < 0)
+	if (o->use_volatile && try_mount(o, fd, true, said) < 0)
 		o->use_volatile = false; /* Linux 5.10 has it */
 	return BERTH_OK;
+}
+
+/* Which attributes mark opaque directories is the same for all layers: the kernel knows but one
+ * kind of them in a mount. */
+static berth_status check_marks(struct store *st, struct berth_op *op)
+{
+	const struct overlay *o = st->self;
+	const char *want = o->userxattr ? "user\n" : "trusted\n";
+	char have[16] = "";
+
+	int r = store_read_small(st->root_fd, MARKS, have, sizeof(have));
+	if (r == 0 && strcmp(have, want) == 0)
+		return BERTH_OK;
+	/* Before there was a choice they were trusted; a note that was torn had no layers yet. */
+	bool user = strcmp(have, "user\n") == 0;
+	r = user == o->userxattr ? 0 : store_each(st, is_layer, NULL);
+	if (r > 0)
+		return berth_fail(st->host, op, BERTH_E_PRECONDITION,
+		        "%s in '%s': there are layers that were made with userxattr %s: remove all "
+		        "images first",
+		        st->host->plugin_name, st->root, user ? "true" : "false");
+	int fd = r < 0 ? -1
+	               : openat(st->root_fd, MARKS,
+	                         O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+	if (r == 0 && (fd < 0 || write(fd, want, strlen(want)) < 0))
+		r = -errno;
+	if (fd >= 0)
+		close(fd);
+	errno = -r;
+	return r < 0 ? unfit(st, op, "cannot note which attributes are used")
+	             : (berth_status)BERTH_OK;
 }
 
 static bool listed(void)
@@ -150,5 +214,5 @@ berth_status probe_overlay(struct store *st, struct berth_op *op)
 	if (fd >= 0)
 		close(fd);
 	(void)store_delete_tree(st, op, st->new_fd, SCRATCH); /* else the next start does */
-	return status;
+	return status == BERTH_OK ? check_marks(st, op) : status;
 }

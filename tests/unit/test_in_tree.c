@@ -361,6 +361,12 @@ static void concurrent_pulls_store_each_layer_once(void **state)
 		skip();
 	}
 	assert_non_null(i);
+	/* What the instance says, not the file. */
+	assert_int_equal(
+	        berth_instance_features(i) & BERTH_F_DETACHED_LAYERS, BERTH_F_DETACHED_LAYERS);
+	assert_int_equal(berth_instance_descriptor(i)->features & BERTH_F_QUOTA, 0);
+	if (!(berth_instance_features(i) & BERTH_F_QUOTA))
+		assert_non_null(strstr(berth_instance_no_quota(i), ": "));
 	finished = 0;
 	for (int n = 0; n < PULLS; n++) {
 		pulls[n] = (struct pull){.e = e, .storage = i, .number = n};

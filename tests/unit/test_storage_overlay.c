@@ -376,7 +376,7 @@ static void bad_arguments_are_named(void **s)
 	FAILS(op, o->prepare(op, self, &a, &r), BERTH_E_INVALID, "0x80");
 	a = args("k", NULL, NULL);
 	a.size_limit = 1;
-	FAILS(op, o->prepare(op, self, &a, &r), BERTH_E_UNIMPLEMENTED, "quota");
+	FAILS(op, o->prepare(op, self, &a, &r), BERTH_E_PRECONDITION, "no quota"); /* a tmpfs */
 	a = args("none", NULL, "x");
 	FAILS(op, o->mounts(op, self, &a, &r), BERTH_E_NOT_FOUND, "none");
 	FAILS(op, o->commit(op, self, &a), BERTH_E_NOT_FOUND, "none");
