@@ -41,6 +41,15 @@ static bool listen_to(int pidfd, int fd, struct berth_buf *words, uint64_t until
 
 int berth_run_helper(const char *const *argv, uint64_t timeout_ms, struct berth_error **ret_err)
 {
+	const struct berth_helper h = {.argv = argv, .timeout_ms = timeout_ms};
+
+	return berth_run_helper_with(&h, ret_err);
+}
+
+int berth_run_helper_with(const struct berth_helper *h, struct berth_error **ret_err)
+{
+	const char *const *argv = h->argv;
+	uint64_t timeout_ms = h->timeout_ms;
 	int err[2], pidfd, status = 0;
 	pid_t pid;
 	const char *name = strrchr(argv[0], '/');
@@ -48,7 +57,11 @@ int berth_run_helper(const char *const *argv, uint64_t timeout_ms, struct berth_
 	name = name ? name + 1 : argv[0];
 	if (pipe2(err, O_CLOEXEC) < 0)
 		return berth_error_errno(ret_err, errno, "%s: a pipe", name);
-	struct berth_child_spec spec = {.argv = argv, .stdio = {-1, -1, err[1]}, .new_session = 1};
+	struct berth_child_spec spec = {.argv = argv,
+	        .stdio = {-1, -1, err[1]},
+	        .new_session = 1,
+	        .keep_fds = h->keep_fds,
+	        .n_keep_fds = h->n_keep_fds};
 	int r = berth_child_start(&spec, &pid, &pidfd, ret_err);
 	close(err[1]);
 	if (r < 0) {

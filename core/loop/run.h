@@ -12,5 +12,14 @@
  * where it exits with 2, else INTERNAL. */
 int berth_run_helper(const char *const *argv, uint64_t timeout_ms,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* The same with more to say. */
+struct berth_helper {
+	const char *const *argv;
+	uint64_t timeout_ms;
+	const int *keep_fds; /* become 3, 4, ... */
+	uint32_t n_keep_fds;
+};
+int berth_run_helper_with(
+        const struct berth_helper *h, struct berth_error **ret_err) BERTH_MUST_CHECK;
 
 #endif

@@ -16,6 +16,7 @@
 #include "mount/idmap.h"
 #include "mount/options.h"
 #include "mount/overlay.h"
+#include "mount/program.h"
 
 #define RESTRICTED (MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
 
@@ -133,7 +134,8 @@ static int open_fs(const struct berth_mount *m, const struct mount_plan *p, bool
 
 static bool needs_short_names(const struct berth_mount *m, const struct mount_plan *p)
 {
-	return !p->bind && strcmp(m->type, "overlay") == 0 && !overlay_has_lowerdir_add();
+	return !p->bind && !p->program && strcmp(m->type, "overlay") == 0 &&
+	       !overlay_has_lowerdir_add();
 }
 
 static int open_short(const struct mount_plan *p, bool restricted, struct berth_error **ret_err)
@@ -148,11 +150,25 @@ static int open_short(const struct mount_plan *p, bool restricted, struct berth_
 	return berth_take_fd(&fd);
 }
 
+static int open_program(const struct mount_plan *p, bool restricted, struct berth_error **ret_err)
+{
+	_cleanup_close_ int fd = mount_program_open(p, restricted ? RESTRICTED : 0, ret_err);
+
+	if (fd < 0)
+		return -1;
+	int r = set_attrs(fd, p, restricted);
+	if (r < 0)
+		return berth_error_errno(ret_err, r, "overlay by '%s': set attributes", p->program);
+	return berth_take_fd(&fd);
+}
+
 static int open_one(const struct berth_mount *m, const struct mount_plan *p, bool restricted,
         struct berth_error **ret_err)
 {
 	if (p->bind)
 		return open_bind(m, p, restricted, ret_err);
+	if (p->program)
+		return open_program(p, restricted, ret_err);
 	return needs_short_names(m, p) ? open_short(p, restricted, ret_err)
 	                               : open_fs(m, p, restricted, ret_err);
 }
@@ -248,6 +264,9 @@ static int apply_one(const struct berth_mount *m, const char *target, const stru
 		return -1;
 	if (!map)
 		return apply_attached(m, &p, target, sub, ret_err);
+	if (p.program)
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "the mount program '%s' maps no owners", p.program);
 	if (!p.bind && strcmp(m->type, "overlay") == 0)
 		return apply_mapped_overlay(m, &p, map, target, sub, ret_err);
 	_cleanup_close_ int fd = open_one(m, &p, false, ret_err);

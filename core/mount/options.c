@@ -141,6 +141,11 @@ static int take_option(
 		p->lowers = berth_strv_append(p->lowers, o + 10);
 		return 0;
 	}
+	if (overlay && strncmp(o, "mount_program=", 14) == 0) {
+		free(p->program);
+		p->program = berth_strdup(o + 14);
+		return 0;
+	}
 	add_param(p, o);
 	return 0;
 }
@@ -180,6 +185,7 @@ void mount_plan_finish(struct mount_plan *p)
 		free(p->params[i].value);
 	}
 	free(p->params);
+	free(p->program);
 	berth_strv_free(p->lowers);
 	*p = (struct mount_plan){0};
 }

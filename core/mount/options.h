@@ -21,6 +21,7 @@ struct mount_plan {
 	struct mount_param *params;
 	size_t n_params;
 	char **lowers; /* overlay: top first */
+	char *program; /* overlay: what serves it, NULL = the kernel */
 };
 
 /* Reads type and options. The plan is the caller's to finish, also on failure. */
