@@ -72,7 +72,7 @@ berth_status overlay_describe(struct store *st, struct berth_op *op, const struc
 	const char **options = st->host->op_alloc(op, (OPTIONS_MAX + 1) * sizeof(*options));
 	size_t n = 0;
 	options[n++] = lowers(st, op, s->parent);
-	options[n++] = "index=off";
+	options[n++] = o->program ? o->program : "index=off";
 	if (o->userxattr)
 		options[n++] = "userxattr";
 	if (o->redirect)

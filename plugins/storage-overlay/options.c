@@ -1,8 +1,10 @@
 /* The driver's keys. */
 #include "overlay.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "berth/util.h"
 
@@ -73,6 +75,33 @@ static berth_status read_metacopy(
 	return BERTH_OK;
 }
 
+/* What serves mounts instead of the kernel, and has other abilities. */
+static berth_status read_program(
+        struct store *st, struct berth_op *op, const struct berth_conf *c, struct overlay *o)
+{
+	const char *path = st->host->conf_str(c, "mount_program", "");
+
+	if (!*path)
+		return BERTH_OK;
+	if (*path != '/' || access(path, X_OK) < 0)
+		return berth_fail(st->host, op, BERTH_E_PRECONDITION,
+		        "%s: mount_program '%s' is not the absolute path of a program",
+		        st->host->plugin_name, path);
+	if (o->metacopy || o->redirect || o->userxattr)
+		return wrong(st, op,
+		        "metacopy, redirect_dir and userxattr are the kernel's, not of a "
+		        "mount_program");
+	if (strpbrk(st->root, ":,\\"))
+		return berth_fail(st->host, op, BERTH_E_PRECONDITION,
+		        "%s: a mount_program takes no ':', ',' or '\\' in the path of its "
+		        "directories: '%s'",
+		        st->host->plugin_name, st->root);
+	if (asprintf(&o->program, "mount_program=%s", path) < 0)
+		abort();
+	st->features &= ~(uint64_t)BERTH_F_IDMAP;
+	return BERTH_OK;
+}
+
 berth_status overlay_configure(struct store *st, struct berth_op *op, const struct berth_conf *c)
 {
 	struct overlay *o = st->self = calloc(1, sizeof(*o));
@@ -92,7 +121,8 @@ berth_status overlay_configure(struct store *st, struct berth_op *op, const stru
 	berth_status r = read_redirect(st, op, c, o);
 	berth_status r2 = read_metacopy(st, op, c, o);
 	berth_status r3 = read_extra(st, op, c, o);
-	return r != BERTH_OK ? r : r2 != BERTH_OK ? r2 : r3;
+	berth_status r4 = read_program(st, op, c, o);
+	return r != BERTH_OK ? r : r2 != BERTH_OK ? r2 : r3 != BERTH_OK ? r3 : r4;
 }
 
 void overlay_finish(struct store *st)
@@ -101,5 +131,7 @@ void overlay_finish(struct store *st)
 
 	if (o)
 		free(o->extra_options);
+	if (o)
+		free(o->program);
 	free(o);
 }

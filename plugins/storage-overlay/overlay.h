@@ -13,6 +13,7 @@ struct overlay {
 	bool userxattr;
 	const char *metacopy, *redirect; /* options, or NULL: as the kernel has it */
 	char *extra_options;             /* comma separated; may be NULL */
+	char *program;                   /* "mount_program=PATH", or NULL: the kernel's overlay */
 	bool quota;
 	uint32_t first_project, next_project; /* ids; next: atomic */
 };

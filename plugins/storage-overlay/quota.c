@@ -162,7 +162,10 @@ void quota_probe(struct store *st, struct berth_op *op)
 {
 	struct overlay *o = st->self;
 	char why[256] = "";
-	int r = try_quota(st, op, why);
+	int r = o->program ? -EOPNOTSUPP : try_quota(st, op, why);
+
+	if (o->program) /* root writes, and root may exceed a limit */
+		snprintf(why, sizeof(why), "mount_program is used");
 
 	o->quota = r == 0;
 	o->next_project = o->first_project;

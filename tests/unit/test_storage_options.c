@@ -1,5 +1,6 @@
 /* What storage-overlay's keys do to the mounts. Needs root; runs in a mount namespace and on a
  * tmpfs of its own. */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
@@ -229,6 +230,83 @@ static void userxattr_marks_with_user_attributes(void **s)
 	start("{}");
 }
 
+#define FUSE "/usr/bin/fuse-overlayfs"
+
+/* Servers of mounts of this test. */
+static int servers(void)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *e;
+	int n = 0;
+
+	assert_non_null(proc);
+	while ((e = readdir(proc))) {
+		char path[300], text[4096] = "";
+		snprintf(path, sizeof(path), "/proc/%s/cmdline", e->d_name);
+		_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+		ssize_t len = fd < 0 ? 0 : read(fd, text, sizeof(text));
+		n += len > 0 && strcmp(text, FUSE) == 0 &&
+		     memmem(text, (size_t)len, dir, strlen(dir)) != NULL;
+	}
+	closedir(proc);
+	return n;
+}
+
+static bool servers_end(void)
+{
+	for (int i = 0; i < 100 && servers() > 0; i++)
+		usleep(50000);
+	return servers() == 0;
+}
+
+static void a_program_serves_the_mount(void **s)
+{
+	NEED_ROOT();
+	if (access(FUSE, X_OK) < 0 || access("/dev/fuse", R_OK | W_OK) < 0)
+		skip();
+	start("{\"mount_program\": \"" FUSE "\"}");
+	const struct berth_features *f =
+	        testhost_plugin(h)->extension(testhost_self(h), "berth.features/1");
+	assert_false(f->features & (BERTH_F_IDMAP | BERTH_F_QUOTA));
+	layer("sha256:a", NULL, BASE);
+	layer("sha256:b", "sha256:a",
+	        "echo top >top && mknod big c 0 0 && mkdir d && "
+	        "/usr/bin/python3 -c 'import os; os.setxattr(\"d\", \"trusted.overlay.opaque\", "
+	        "b\"y\")'");
+	assert_true(container("sha256:b", "mount_program=" FUSE));
+	assert_int_equal(
+	        in_target("grep -q top top && test ! -e big && test -d d && test ! -e d/f"), 0);
+	assert_int_equal(in_target("echo new >new && rm top && mkdir -p e/f && chown 12:34 e"), 0);
+	_cleanup_free_ char *upper = berth_asprintf("%s/active/c/fs/new", state);
+	assert_int_equal(access(upper, F_OK), 0);
+	assert_int_equal(servers(), 1);
+	end_container();
+	assert_true(servers_end());
+
+	/* Attached nowhere and read-only: it ends with its fd. */
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_args a = {.size = sizeof(a), .key = "v", .parent = "sha256:b"};
+	OK(op, ops()->view(op, testhost_self(h), &a, &r));
+	int fd = berth_mount_clone(&r, true, &err);
+	if (fd < 0)
+		fail_msg("%s", err->msg);
+	assert_int_equal(faccessat(fd, "top", F_OK, 0), 0);
+	assert_int_equal(mkdirat(fd, "more", 0700), -1);
+	assert_int_equal(errno, EROFS);
+	close(fd);
+	assert_true(servers_end());
+
+	/* What the program says is told, and nothing stays. */
+	_cleanup_free_ char *cmd = berth_asprintf("rm -r '%s/layers/sha256%%3Aa'", state);
+	assert_int_equal(system(cmd), 0);
+	assert_int_equal(berth_mount_clone(&r, true, &err), -1);
+	if (!strstr(err->msg, FUSE) || !strstr(err->msg, "cannot read lower dirs"))
+		fail_msg("%s", err->msg);
+	assert_true(servers_end());
+}
+
 static void what_does_not_go_together_is_refused(void **s)
 {
 	NEED_ROOT();
@@ -238,6 +316,10 @@ static void what_does_not_go_together_is_refused(void **s)
 	refused("{\"userxattr\": true, \"metacopy\": true}", BERTH_E_INVALID, "userxattr");
 	refused("{\"userxattr\": true, \"redirect_dir\": \"on\"}", BERTH_E_INVALID, "userxattr");
 	refused("{\"mount_options\": \"nodev,userxattr\"}", BERTH_E_INVALID, "driver's own");
+	refused("{\"mount_program\": \"/no/such\"}", BERTH_E_PRECONDITION, "/no/such");
+	refused("{\"mount_program\": \"true\"}", BERTH_E_PRECONDITION, "absolute");
+	refused("{\"mount_program\": \"/bin/true\", \"metacopy\": true}", BERTH_E_INVALID,
+	        "mount_program");
 	refused("{\"quota_first_project\": 0}", BERTH_E_INVALID, "quota_first_project 0");
 }
 
@@ -249,6 +331,7 @@ int main(void)
 	        T(metacopy_copies_no_content),
 	        T(redirect_dir_renames_what_lies_below),
 	        T(userxattr_marks_with_user_attributes),
+	        T(a_program_serves_the_mount),
 	        T(what_does_not_go_together_is_refused),
 	};
 	return cmocka_run_group_tests_name("storage-options", tests, NULL, NULL);
