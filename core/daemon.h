@@ -33,9 +33,10 @@ struct berth_pod;
 struct berth_handler {
 	char *name;
 	struct berth_instance *instance;
-	char *info;  /* OCI runtime `features` as JSON, or NULL */
-	bool rro;    /* it knows the mount option */
-	bool userns; /* told to CRI */
+	char *info;          /* OCI runtime `features` as JSON, or NULL */
+	bool rro;            /* it knows the mount option */
+	bool userns;         /* told to CRI */
+	uint64_t size_limit; /* of what a container writes, in bytes; 0 = none */
 };
 
 /* What happened since the start, for metrics. */

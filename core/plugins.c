@@ -82,6 +82,20 @@ static void read_info(struct berth_handler *h)
 	json_decref(j);
 }
 
+/* A node that could start no container had better not start. */
+static int check_size_limit(struct berth_daemon *d, struct berth_handler *h, const char *name,
+        struct berth_error **ret_err)
+{
+	if (berth_config_size_limit(d->config, name, &h->size_limit, ret_err) < 0)
+		return -1;
+	if (h->size_limit && !(berth_instance_features(d->storage) & BERTH_F_QUOTA))
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "containers of the handler %s have a size limit, and the storage driver %s "
+		        "has no quota: %s",
+		        name, berth_instance_name(d->storage), berth_instance_no_quota(d->storage));
+	return 0;
+}
+
 static int load_handlers(struct berth_daemon *d, struct berth_error **ret_err)
 {
 	json_t *all = d->config->runtimes.handlers;
@@ -98,6 +112,8 @@ static int load_handlers(struct berth_daemon *d, struct berth_error **ret_err)
 		if (!berth_instance_has_runtime(h->instance))
 			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 			        "runtimes.handlers.%s: plugin %s is no runtime", name, plugin);
+		if (check_size_limit(d, h, name, ret_err) < 0)
+			return -1;
 		h->name = berth_strdup(name);
 		d->n_handlers++;
 		read_info(h);

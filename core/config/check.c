@@ -382,6 +382,12 @@ static void check_references(struct check *k)
 		        berth_yaml_get(find(k->root, "runtimes", "handlers"), handler);
 		const char *plugin = json_string_value(json_object_get(value, "plugin"));
 		_cleanup_free_ char *what = berth_asprintf("runtimes.handlers.%s.plugin", handler);
+		struct berth_error *err = NULL;
+		uint64_t limit;
+		if (berth_config_size_limit(c, handler, &limit, &err) < 0) {
+			mistake(k, at, 0, "%s", err->msg);
+			berth_error_free(err);
+		}
 		if (!plugin)
 			mistake(k, at, 0, "%s is missing: the name of a runtime plugin", what);
 		else

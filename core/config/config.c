@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/mem.h"
+#include "base/size.h"
 #include "berth-config.h"
 #include "config/check.h"
 #include "config/keys.h"
@@ -192,6 +193,22 @@ int berth_config_parse(const char *name, const char *text, size_t len, struct be
 	return r;
 }
 
+int berth_config_size_limit(const struct berth_config *c, const char *handler, uint64_t *ret,
+        struct berth_error **ret_err)
+{
+	const json_t *v =
+	        json_object_get(json_object_get(c->runtimes.handlers, handler), "size_limit");
+	uint64_t limit = c->storage.size_limit;
+
+	if (json_is_string(v)        ? berth_size_parse(json_string_value(v), &limit) < 0
+	        : json_is_integer(v) ? json_integer_value(v) < 0
+	                             : v != NULL)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "runtimes.handlers.%s.size_limit must be a size such as 10GiB", handler);
+	*ret = json_is_integer(v) ? (uint64_t)json_integer_value(v) : limit;
+	return 0;
+}
+
 json_t *berth_config_handler(
         const struct berth_config *c, const char *handler, const char **ret_plugin)
 {
@@ -203,7 +220,7 @@ json_t *berth_config_handler(
 	const char *key;
 	json_t *value;
 	json_object_foreach ((json_t *)(uintptr_t)own, key, value)
-		if (strcmp(key, "plugin") != 0)
+		if (strcmp(key, "plugin") != 0 && strcmp(key, "size_limit") != 0)
 			json_object_set_new(merged, key, json_deep_copy(value));
 	if (ret_plugin)
 		*ret_plugin = plugin;

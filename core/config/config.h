@@ -21,6 +21,7 @@ struct berth_config {
 	json_t *plugins; /* NAME -> object of the plugin's own keys */
 	struct {
 		char *driver;
+		uint64_t size_limit; /* 0 = none */
 	} storage;
 	struct {
 		char *plugin; /* "" = none: pods with the host's network alone */
@@ -75,9 +76,14 @@ void berth_config_print(FILE *f, const struct berth_config *c);
 /* The reference of all keys, as Markdown: docs/configuration.md. */
 void berth_config_print_reference(FILE *f);
 
+/* How many bytes a container of the handler may write into its own layer: its `size_limit`, else
+ * storage.size_limit; 0 = any number. INVALID_ARGUMENT. */
+int berth_config_size_limit(const struct berth_config *c, const char *handler, uint64_t *ret,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+
 /* What an instance of a runtime handler is configured with: plugins.PLUGIN overlaid by the
- * handler's own keys, without "plugin". A new reference; *ret_plugin is valid as long as `c`. NULL
- * where there is no such handler. */
+ * handler's own keys, without "plugin" and "size_limit". A new reference; *ret_plugin is valid as
+ * long as `c`. NULL where there is no such handler. */
 json_t *berth_config_handler(
         const struct berth_config *c, const char *handler, const char **ret_plugin);
 

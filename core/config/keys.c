@@ -23,6 +23,11 @@ const struct berth_key berth_keys[] = {
                        "elsewhere."},
         {"storage", "driver", BERTH_KEY_TEXT, AT(storage.driver), .preset = "storage-overlay",
                 .doc = "The plugin that keeps layers and root file systems."},
+        {"storage", "size_limit", BERTH_KEY_BYTES, AT(storage.size_limit), .preset = "0", .min = 0,
+                .max = BERTH_GIB(1024 * 1024),
+                .doc = "How much a container may write into its own layer, and the most that a "
+                       "pod's annotation may ask for; 0 for any amount. The driver needs a quota "
+                       "for it. A handler's own `size_limit` takes its place."},
         {"network", "plugin", BERTH_KEY_TEXT, AT(network.plugin), .may_be_empty = 1,
                 .preset = "net-cni",
                 .doc = "The plugin that connects pods; empty for none: then only pods of the "

@@ -28,7 +28,8 @@ static int mount_rootfs(struct berth_container *c, const char *rootfs, struct be
 	        berth_call_new(c->d->storage, BERTH_OP_STORAGE_PREPARE, c->id);
 	_cleanup_(berth_ctr_maps_finish) struct berth_ctr_maps maps = {0};
 
-	if (berth_container_maps(c, &maps, ret_err) < 0)
+	if (berth_container_maps(c, &maps, ret_err) < 0 ||
+	        berth_container_size_limit(c, &args.size_limit, ret_err) < 0)
 		return berth_error_wrap(ret_err, "container %s", c->id);
 	berth_ctr_maps_give(&maps, &args);
 	if (berth_call_run(call, &args, &res, ret_err) < 0)

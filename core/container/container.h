@@ -118,6 +118,11 @@ int berth_ctr_mount(const struct berth_container *c, const struct berth_ctr_maps
 int berth_container_mount_userns(const struct berth_container *c, size_t i, int *ret,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
 
+/* limit.c: how many bytes it may write into its own layer, by its pod's annotations and its
+ * handler; 0 = any number. FAILED_PRECONDITION where there is a limit and no quota. [any] */
+int berth_container_size_limit(const struct berth_container *c, uint64_t *ret,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+
 /* volumes.c: the images that the request's mounts name. NOT_FOUND where one is not here. */
 int berth_container_resolve_volumes(
         struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;

@@ -15,6 +15,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/mem.h"
+#include "base/size.h"
 
 static void error_names_cause_and_wraps(void **state)
 {
@@ -115,6 +116,26 @@ static void cgroups_taken_away_are_made_again(void **state)
 	assert_int_equal(rmdir(top), 0);
 }
 
+static void sizes_are_read_as_kubernetes_writes_them(void **state)
+{
+	static const struct {
+		const char *text;
+		uint64_t bytes;
+	} good[] = {{"0", 0}, {"17", 17}, {"4Ki", 4096}, {"10GiB", 10ull << 30}, {"5M", 5000000},
+	        {"2k", 2000}, {"1Pi", 1ull << 50}, {"16383Pi", 16383ull << 50}};
+	static const char *const bad[] = {"", "Gi", "-1", "1.5Gi", "1e3", "1 Gi", "1g", "1GB",
+	        "1Gib", "1GiBs", "16384Pi", "99999999999999999999", "1ki2"};
+	uint64_t v;
+
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(good); i++) {
+		if (berth_size_parse(good[i].text, &v) < 0 || v != good[i].bytes)
+			fail_msg("%s: %llu", good[i].text, (unsigned long long)v);
+	}
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(bad); i++)
+		if (berth_size_parse(bad[i], &v) == 0)
+			fail_msg("'%s' is taken for %llu", bad[i], (unsigned long long)v);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -125,6 +146,7 @@ int main(void)
 	        cmocka_unit_test(open_in_root_cannot_escape),
 	        cmocka_unit_test(start_time_names_a_process),
 	        cmocka_unit_test(cgroups_taken_away_are_made_again),
+	        cmocka_unit_test(sizes_are_read_as_kubernetes_writes_them),
 	};
 	return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }
