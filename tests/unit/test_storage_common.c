@@ -1,0 +1,287 @@
+/* storage-common under a driver whose content lies outside of the store: what is made is undone,
+ * also by the next daemon, and nothing is destroyed that is another's. Needs no root. */
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "base/fd.h"
+#include "base/mem.h"
+#include "testhost.h"
+
+#define PLUGIN BERTH_TEST_STORE_DRIVER
+
+static char state[] = "/dev/shm/berth-common-XXXXXX"; /* where a sync costs nothing */
+static struct testhost *h;
+
+static void start(void)
+{
+	_cleanup_free_ char *msg = NULL;
+
+	h = testhost_new(PLUGIN, state, NULL, "{}");
+	if (testhost_start(h, &msg) != BERTH_OK)
+		fail_msg("%s", msg);
+}
+
+static int setup(void **s)
+{
+	memcpy(state + strlen(state) - 6, "XXXXXX", 6);
+	assert_non_null(mkdtemp(state));
+	start();
+	return 0;
+}
+
+static int teardown(void **s)
+{
+	h = testhost_free(h);
+	return berth_rm_tree(AT_FDCWD, state);
+}
+
+static const struct berth_storage_ops *ops(void)
+{
+	return testhost_plugin(h)->storage;
+}
+
+#define OK(op, call)                                                              \
+	do {                                                                      \
+		berth_status st_ = (call);                                        \
+		if (st_ != BERTH_OK)                                              \
+			fail_msg("%s: %d %s", #call, (int)st_, testop_error(op)); \
+	} while (0)
+#define FAILS(op, call, status, part)                                               \
+	do {                                                                        \
+		berth_status st_ = (call);                                          \
+		if (st_ != (status) || !strstr(testop_error(op), part))             \
+			fail_msg("%s: %d '%s'", #call, (int)st_, testop_error(op)); \
+	} while (0)
+
+static struct berth_snap_args args(const char *key, const char *parent, const char *name)
+{
+	return (struct berth_snap_args){
+	        .size = sizeof(struct berth_snap_args), .key = key, .parent = parent, .name = name};
+}
+
+static size_t entries(const char *sub)
+{
+	_cleanup_free_ char *cmd = berth_asprintf("ls -A '%s/%s' | wc -l", state, sub);
+	FILE *p = popen(cmd, "re");
+	size_t n = 0;
+	assert_non_null(p);
+	assert_int_equal(fscanf(p, "%zu", &n), 1);
+	pclose(p);
+	return n;
+}
+
+static void shell(const char *script)
+{
+	_cleanup_free_ char *cmd = berth_asprintf("cd '%s' && %s", state, script);
+	assert_int_equal(system(cmd), 0);
+}
+
+/* As layers come where they stand on their parent's content. */
+static void make_layer(const char *name, const char *parent)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	_cleanup_free_ char *key = berth_asprintf("pull %s", name);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_args a = args(key, parent, name);
+
+	a.flags = BERTH_SNAP_F_LAYER;
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	a.flags = 0;
+	OK(op, ops()->commit(op, testhost_self(h), &a));
+}
+
+static void prepare(const char *key, const char *parent)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_args a = args(key, parent, NULL);
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+}
+
+static void remove_snap(const char *key)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_snap_args a = args(key, NULL, NULL);
+	OK(op, ops()->remove(op, testhost_self(h), &a));
+}
+
+static void cleanup(void)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	OK(op, ops()->cleanup(op, testhost_self(h)));
+}
+
+static void what_the_driver_notes_is_kept(void **s)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_info i = {.size = sizeof(i)};
+
+	make_layer("a", NULL);
+	make_layer("b", "a");
+	prepare("c", "b");
+	h = testhost_kill(h);
+	start();
+	prepare("d", "b");
+	struct berth_snap_args a = args("c", NULL, NULL);
+	OK(op, ops()->mounts(op, testhost_self(h), &a, &r));
+	assert_string_equal(r.mounts[0]->source, "dev=3 state=new");
+	a = args("d", NULL, NULL);
+	OK(op, ops()->mounts(op, testhost_self(h), &a, &r));
+	assert_string_equal(r.mounts[0]->source, "dev=4 state=new");
+	shell("grep -qx 'own=dev=2 state=sealed' layers/b/meta");
+	OK(op, ops()->stat(op, testhost_self(h), &a, &i));
+	assert_int_equal(i.bytes, 4711);
+	assert_int_equal(i.inodes, 42);
+	assert_string_equal(i.parent, "b");
+	assert_int_equal(entries("devices"), 4);
+	remove_snap("c");
+	assert_int_equal(entries("devices"), 3);
+	remove_snap("d");
+	remove_snap("b");
+	remove_snap("a");
+	assert_int_equal(entries("devices") + entries("trash"), 0);
+}
+
+static void a_parent_is_what_it_was_made_on(void **s)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	const struct berth_idmap map = {0, 1000, 10};
+
+	make_layer("a", NULL);
+	make_layer("b", "a");
+	prepare("x", "a");
+	struct berth_snap_args a = args("x", "b", "y");
+	FAILS(op, ops()->commit(op, testhost_self(h), &a), BERTH_E_INVALID, "'a', not on 'b'");
+	a = args("m", "a", NULL);
+	a.uid_maps = a.gid_maps = &map;
+	a.n_uid_maps = a.n_gid_maps = 1;
+	FAILS(op, ops()->prepare(op, testhost_self(h), &a, &r), BERTH_E_UNIMPLEMENTED, "maps no");
+	a = args("m", "a", NULL);
+	a.size_limit = 1;
+	FAILS(op, ops()->prepare(op, testhost_self(h), &a, &r), BERTH_E_UNIMPLEMENTED, "no quota");
+	make_layer("c", "b");
+	make_layer("d", "c");
+	a = args("m", "d", NULL);
+	FAILS(op, ops()->prepare(op, testhost_self(h), &a, &r), BERTH_E_EXHAUSTED, "more than 4");
+}
+
+static void what_fails_half_way_is_destroyed(void **s)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_args a = args("x", NULL, NULL);
+
+	shell("touch fail");
+	FAILS(op, ops()->prepare(op, testhost_self(h), &a, &r), BERTH_E_EXHAUSTED,
+	        "fill its device");
+	FAILS(op, ops()->mounts(op, testhost_self(h), &a, &r), BERTH_E_NOT_FOUND, "x");
+	for (int i = 0; i < 100 && entries("trash") > 0; i++) /* without being asked */
+		testhost_dispatch(h, 20);
+	assert_int_equal(entries("devices") + entries("trash") + entries("new"), 0);
+	shell("rm fail");
+	prepare("x", NULL);
+}
+
+static void what_is_busy_is_tried_again(void **s)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+
+	prepare("x", NULL);
+	shell("touch busy");
+	remove_snap("x");
+	assert_non_null(strstr(testhost_logged(h), "'x' is removed, but"));
+	assert_int_equal(entries("devices"), 1);
+	prepare("x", NULL); /* the name is free */
+	FAILS(op, ops()->cleanup(op, testhost_self(h)), BERTH_E_INTERNAL, "busy");
+	h = testhost_kill(h);
+	start();
+	shell("rm busy");
+	for (int i = 0; i < 300 && entries("trash") > 0; i++)
+		testhost_dispatch(h, 20);
+	assert_int_equal(entries("devices"), 1);
+	remove_snap("x");
+	assert_int_equal(entries("devices"), 0);
+}
+
+/* A container may call a file of its own "meta". */
+static void a_part_is_no_snapshot(void **s)
+{
+	prepare("x", NULL);
+	shell("mkdir -p trash/7.part && cp active/x/meta trash/7.part/ && mkdir new/half && echo "
+	      "junk >new/half/meta");
+	h = testhost_kill(h);
+	start();
+	cleanup();
+	assert_int_equal(entries("trash") + entries("new"), 0);
+	assert_int_equal(entries("devices"), 1);
+}
+
+static void churn(void)
+{
+	for (;;) {
+		make_layer("a", NULL);
+		make_layer("b", "a");
+		prepare("c", "b");
+		remove_snap("c");
+		remove_snap("b");
+		remove_snap("a");
+	}
+}
+
+static void killed_at_any_instant_nothing_is_left_outside(void **s)
+{
+	static const char *const all[] = {"c", "pull b", "b", "pull a", "a"};
+	unsigned int seed = 20261126;
+
+	for (int round = 0; round < 60; round++) {
+		pid_t pid = fork();
+		int status;
+		assert_true(pid >= 0);
+		if (pid == 0)
+			churn();
+		usleep(rand_r(&seed) % 20000);
+		assert_int_equal(kill(pid, SIGKILL), 0);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+			fail_msg("the churn ended with %x", (unsigned int)status);
+		h = testhost_kill(h);
+		start();
+		cleanup();
+		/* Each that is there has its device, and no device is without one. */
+		assert_int_equal(entries("new") + entries("trash"), 0);
+		assert_int_equal(entries("devices"), entries("active") + entries("layers"));
+		for (size_t i = 0; i < BERTH_ARRAY_LEN(all); i++)
+			remove_snap(all[i]);
+		cleanup();
+		assert_int_equal(entries("devices"), 0);
+	}
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+	        T(what_the_driver_notes_is_kept),
+	        T(a_parent_is_what_it_was_made_on),
+	        T(what_fails_half_way_is_destroyed),
+	        T(what_is_busy_is_tried_again),
+	        T(a_part_is_no_snapshot),
+	        T(killed_at_any_instant_nothing_is_left_outside),
+	};
+	return cmocka_run_group_tests_name("storage-common", tests, NULL, NULL);
+}
