@@ -24,8 +24,8 @@
  *            strictatime nosymfollow symfollow; [r]private [r]shared [r]slave [r]unbindable;
  *            any other "key=value" or "flag" belongs to the file system.
  *            overlay: lowerdir=TOP:...:BOTTOM with \: and \\ as escapes, or one lowerdir+=PATH per
- *            layer, top first; as many as the kernel takes. mount_program=PATH: it is served
- * through FUSE by that program, which must know what the other options mean.
+ *            layer, top first; as many as the kernel takes.
+ *            mount_program=PATH: that program serves it through FUSE, and knows the other options.
  */
 
 /* Mounts all that `m` describes on `target`, an existing directory (or file, for a bind of a file),

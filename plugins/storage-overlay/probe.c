@@ -131,6 +131,8 @@ static berth_status probe_in(struct store *st, struct berth_op *op, int fd)
 		        o->userxattr ? "cannot set user.* attributes"
 		                     : "cannot set trusted.* attributes (userxattr: true does "
 		                       "without)");
+	if (o->program)
+		return BERTH_OK;
 	int r = try_mount(o, fd, false, said);
 	if (r < 0) {
 		snprintf(why, sizeof(why), "the kernel does not mount an overlay there%s%s",
@@ -187,20 +189,30 @@ static bool listed(void)
 	return found;
 }
 
+/* Opening the type loads the module where there is one. */
+static berth_status check_kernel(struct store *st, struct berth_op *op)
+{
+	int fs = fsopen("overlay", FSOPEN_CLOEXEC);
+
+	if (fs >= 0) {
+		close(fs);
+		return BERTH_OK;
+	}
+	if (errno != ENODEV && listed())
+		return unfit(st, op, "overlays cannot be mounted (CAP_SYS_ADMIN is needed)");
+	errno = 0;
+	return unfit(st, op,
+	        "this kernel has no overlay file system (not in /proc/filesystems, and no module "
+	        "'overlay')");
+}
+
 berth_status probe_overlay(struct store *st, struct berth_op *op)
 {
-	/* Opening the type loads the module where there is one. */
-	int fs = fsopen("overlay", FSOPEN_CLOEXEC);
-	if (fs < 0) {
-		if (errno == ENODEV || !listed()) {
-			errno = 0;
-			return unfit(st, op,
-			        "this kernel has no overlay file system (not in "
-			        "/proc/filesystems, and no module 'overlay')");
-		}
-		return unfit(st, op, "overlays cannot be mounted (CAP_SYS_ADMIN is needed)");
-	}
-	close(fs);
+	const struct overlay *o = st->self;
+	berth_status status = o->program ? (berth_status)BERTH_OK : check_kernel(st, op);
+
+	if (status != BERTH_OK)
+		return status;
 	int r = store_discard(st, st->new_fd, SCRATCH); /* left by a crash */
 	if (r < 0 && r != -ENOENT) {
 		errno = -r;
@@ -209,8 +221,7 @@ berth_status probe_overlay(struct store *st, struct berth_op *op)
 	if (mkdirat(st->new_fd, SCRATCH, 0700) < 0)
 		return unfit(st, op, "cannot make directories");
 	int fd = openat(st->new_fd, SCRATCH, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	berth_status status =
-	        fd < 0 ? unfit(st, op, "cannot open directories") : probe_in(st, op, fd);
+	status = fd < 0 ? unfit(st, op, "cannot open directories") : probe_in(st, op, fd);
 	if (fd >= 0)
 		close(fd);
 	(void)store_delete_tree(st, op, st->new_fd, SCRATCH); /* else the next start does */
