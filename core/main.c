@@ -67,6 +67,11 @@ static void on_plugin_event(struct berth_instance *i, const struct berth_event *
 		berth_network_watch(&p->d);
 		return;
 	}
+	/* A network is asked by its status op; a storage driver has none, and says it. */
+	if (ev->type == BERTH_EV_HEALTH && berth_instance_has_storage(i)) {
+		berth_instance_says(i, ev->message);
+		return;
+	}
 	if (!ev->object_id)
 		return;
 	if (ev->exec_id && ev->type == BERTH_EV_EXIT) {

@@ -127,7 +127,8 @@ static void lanes(const struct berth_metrics *m, struct berth_buf *b)
 	head(&to[1], "berth_lane_busy_threads", "gauge", "Threads at work.");
 	head(&to[2], "berth_lane_stuck_ops", "gauge",
 	        "Ops that hang past their deadline and were given a thread more.");
-	head(&healthy, "berth_plugin_healthy", "gauge", "0 after too many ops that hang.");
+	head(&healthy, "berth_plugin_healthy", "gauge",
+	        "0 after too many ops that hang, or where the plugin says so.");
 	berth_pool_counts(m->d->flows, &queued, &busy, &stuck);
 	lane(to, "", "flow", queued, busy, stuck);
 	for (size_t i = 0; i < berth_plugin_host_count(m->d->plugins); i++) {

@@ -62,9 +62,11 @@ const char *berth_instance_no_quota(const struct berth_instance *i);
 bool berth_instance_has_storage(const struct berth_instance *i);
 bool berth_instance_has_runtime(const struct berth_instance *i);
 bool berth_instance_has_network(const struct berth_instance *i);
-/* [any] False after too many stuck calls, with the reason (static or owned by the instance) in
- * *ret_why. */
+/* [loop] False after too many stuck calls, or where the plugin says so itself, with the reason
+ * (owned by the instance, good until the loop goes on) in *ret_why. */
 bool berth_instance_healthy(struct berth_instance *i, const char **ret_why);
+/* [loop] What a health event said: the reason why the instance cannot work, NULL or "" = it can. */
+void berth_instance_says(struct berth_instance *i, const char *why);
 /* The instances, for `berthctl plugins` and metrics. [loop] */
 size_t berth_plugin_host_count(const struct berth_plugin_host *h);
 struct berth_instance *berth_plugin_host_at(const struct berth_plugin_host *h, size_t n);

@@ -81,6 +81,7 @@ static struct berth_instance *instance_free(struct berth_instance *i)
 	free(i->state_dir);
 	free(i->run_dir);
 	free(i->why_unhealthy);
+	free(i->says);
 	free(i->no_quota);
 	free(i);
 	return NULL;
@@ -274,10 +275,19 @@ bool berth_instance_has_network(const struct berth_instance *i)
 
 bool berth_instance_healthy(struct berth_instance *i, const char **ret_why)
 {
-	if (!atomic_load(&i->unhealthy))
+	if (atomic_load(&i->unhealthy))
+		*ret_why = i->why_unhealthy;
+	else if (i->says)
+		*ret_why = i->says;
+	else
 		return true;
-	*ret_why = i->why_unhealthy;
 	return false;
+}
+
+void berth_instance_says(struct berth_instance *i, const char *why)
+{
+	free(i->says);
+	i->says = why && *why ? berth_strdup(why) : NULL;
 }
 
 size_t berth_plugin_host_count(const struct berth_plugin_host *h)

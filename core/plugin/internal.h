@@ -80,6 +80,7 @@ struct berth_instance {
 	unsigned int stuck[LANE_COUNT];
 	atomic_bool unhealthy;
 	char *why_unhealthy; /* set once, before `unhealthy` */
+	char *says;          /* the loop's: what the plugin says ails it, or NULL */
 };
 
 struct op_impl {

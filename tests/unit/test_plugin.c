@@ -322,6 +322,23 @@ static void a_timer_runs_on_a_worker(void **state)
 	assert_int_equal(e->ticks, 1);
 }
 
+static void what_a_plugin_says_of_its_health_counts(void **state)
+{
+	struct env *e = *state;
+	const char *why = NULL;
+
+	assert_true(berth_instance_healthy(e->probe, &why));
+	berth_instance_says(e->probe, "the pool is full");
+	assert_false(berth_instance_healthy(e->probe, &why));
+	assert_string_equal(why, "the pool is full");
+	berth_instance_says(e->probe, "the pool has failed");
+	assert_false(berth_instance_healthy(e->probe, &why));
+	assert_string_equal(why, "the pool has failed");
+	berth_instance_says(e->probe, NULL);
+	assert_true(berth_instance_healthy(e->probe, &why));
+	berth_instance_says(e->probe, "again"); /* and freed with the instance */
+}
+
 static void expect_refused(
         struct env *e, const char *config, enum berth_code code, const char *words)
 {
@@ -392,6 +409,8 @@ int main(int argc, char **argv)
 	        cmocka_unit_test_setup_teardown(run_collects_bounded_output, setup, teardown),
 	        cmocka_unit_test_setup_teardown(a_spawned_child_reports_its_end, setup, teardown),
 	        cmocka_unit_test_setup_teardown(a_timer_runs_on_a_worker, setup, teardown),
+	        cmocka_unit_test_setup_teardown(
+	                what_a_plugin_says_of_its_health_counts, setup, teardown),
 	        cmocka_unit_test_setup_teardown(
 	                bad_plugins_and_settings_are_refused, setup, teardown),
 	};

@@ -79,6 +79,8 @@ struct berth_stdio { uint32_t size; int32_t in_fd, out_fd, err_fd; }; /* -1 = no
 enum { BERTH_EXIT_KNOWN = 1, BERTH_EXIT_SIGNALLED = 2, BERTH_EXIT_OOM = 4 };
 struct berth_exit { uint32_t flags; int32_t code; }; /* frozen; code: 0-255, or the signal's number with SIGNALLED */
 
+/* HEALTH: a network is asked for its status. A storage driver says it in the message: why it takes nothing more,
+ * and NULL once it does again. */
 enum { BERTH_EV_EXIT = 1, BERTH_EV_OOM = 2, BERTH_EV_STATE = 3, BERTH_EV_HEALTH = 4 };
 struct berth_event {            /* a hint: the host re-reads state() afterwards */
   uint32_t size, type;        /* BERTH_EV_* ; unknown types are ignored */
