@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -13,6 +14,8 @@
 #include "pull/pathset.h"
 #include "pull/protocol.h"
 #include "pull/tree_impl.h"
+
+#define XATTR_NAMES_MAX 65536 /* the kernel's */
 
 int pull_whiteout_parse(const char *name)
 {
@@ -294,9 +297,30 @@ static int make_dir(struct pull_tree *t, const char *path, const struct pull_pla
 	return hidden ? pull_tree_opaque(t, pl, ret_err) : 0;
 }
 
+/* A directory of the layers below, or one that inherited something from such a one: what its own
+ * entry does not name it has not. */
+static int drop_xattrs(int fd, struct berth_error **ret_err)
+{
+	_cleanup_free_ char *names = berth_zalloc(XATTR_NAMES_MAX);
+	ssize_t n = flistxattr(fd, names, XATTR_NAMES_MAX);
+
+	if (n < 0)
+		return errno == EOPNOTSUPP ? 0
+		                           : berth_error_errno(ret_err, errno,
+		                                     "list the attributes that it has");
+	for (const char *name = names; name < names + n; name += strlen(name) + 1) {
+		/* Labels, hashes and the like are the host's. */
+		if (strncmp(name, "user.", 5) != 0 && strncmp(name, "system.posix_acl_", 17) != 0)
+			continue;
+		if (fremovexattr(fd, name) < 0 && errno != ENODATA)
+			return berth_error_errno(ret_err, errno, "remove its attribute '%s'", name);
+	}
+	return 0;
+}
+
 int pull_tree_dir(struct pull_tree *t, const char *path, int *ret_fd, struct berth_error **ret_err)
 {
-	int fd;
+	_cleanup_close_ int fd = -1;
 
 	if (!*path) {
 		fd = pull_tree_open_beneath(t->root, "", O_RDONLY | O_DIRECTORY);
@@ -310,11 +334,13 @@ int pull_tree_dir(struct pull_tree *t, const char *path, int *ret_fd, struct ber
 		if (fd < 0)
 			return berth_error_errno(ret_err, errno, "open the directory");
 	}
+	if (t->touched && !pull_pathset_has(t->touched, path) && drop_xattrs(fd, ret_err) < 0)
+		return -1;
 	pull_pathset_remove(t->implied, path);
 	/* Its group bit may change now. */
 	if (t->cached && strcmp(t->cached, path) == 0)
 		pull_tree_forget(t);
-	*ret_fd = fd;
+	*ret_fd = berth_take_fd(&fd);
 	return 0;
 }
 

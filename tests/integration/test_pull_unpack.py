@@ -221,6 +221,18 @@ def test_delete_whiteouts_remove_what_lies_below(tmp_path):
     assert lstat(r, "hard").st_nlink == 2  # a lower layer's file is there
 
 
+def test_attributes_of_a_directory_below_go(tmp_path):
+    """What a layer says of a directory is all that it has, though the directory was there before."""
+    low = Tar().dir("d", pax={"SCHILY.xattr.user.low": "1", "SCHILY.xattr.user.both": "1"}).dir(
+        "kept", pax={"SCHILY.xattr.user.low": "1"})
+    high = Tar().dir("d", pax={"SCHILY.xattr.user.both": "2"}).add("d/f").dir("d").add("kept/f")
+    p = unpack(tmp_path, low, high, detached=False, whiteout="delete", shared=True)
+    r = p.layer_dir(0, 1)
+    assert [a for a in os.listxattr(r + "/d") if a.startswith("user.")] == ["user.both"]
+    assert os.getxattr(r + "/d", "user.both") == b"2"
+    assert os.getxattr(r + "/kept", "user.low") == b"1"  # only implied
+
+
 # --- refused --------------------------------------------------------------------------------
 
 def hostile():
