@@ -31,7 +31,11 @@ struct sample {
 
 char *berth_disk_place(const struct berth_daemon *d)
 {
-	return berth_path(d->config->root, "plugins", berth_instance_name(d->storage), NULL);
+	const char *name = berth_instance_name(d->storage);
+	const char *own = json_string_value(
+	        json_object_get(json_object_get(d->config->plugins, name), "root"));
+
+	return own && *own ? berth_strdup(own) : berth_path(d->config->root, "plugins", name, NULL);
 }
 
 /* Drivers know, or remember: a committed layer does not change. One that cannot tell it has told

@@ -17,7 +17,8 @@ typedef void (*berth_disk_usage_fn)(
 void berth_disk_usage(struct berth_daemon *d, berth_disk_usage_fn fn, void *arg);
 /* Images have come or gone. */
 void berth_disk_usage_changed(struct berth_daemon *d);
-/* Where images and writable layers lie. Caller frees. [any] */
+/* Where images and writable layers lie: what the driver's key `root` says, else its state
+ * directory. Caller frees. [any] */
 char *berth_disk_place(const struct berth_daemon *d);
 void berth_disk_usage_finish(struct berth_daemon *d);
 

@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "image/usage.h"
 #include "loop/run.h"
 #include "mount/mount.h"
 #include "spec/podfiles.h"
@@ -152,7 +153,9 @@ static int try_in(struct berth_daemon *d, const char *dir, struct berth_error **
 
 static int try_out(struct berth_daemon *d, struct berth_error **ret_err)
 {
-	_cleanup_free_ char *dir = berth_path(d->config->root, "userns-probe", NULL);
+	/* Layers may lie on another file system than all else. */
+	_cleanup_free_ char *place = berth_disk_place(d);
+	_cleanup_free_ char *dir = berth_path(place, "userns-probe", NULL);
 	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
 
 	if (!(berth_instance_features(d->storage) & BERTH_F_IDMAP))
