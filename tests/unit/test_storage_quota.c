@@ -276,7 +276,7 @@ static void limits(const char *mkfs, const char *options)
 	/* Nothing is left of the limits: the same ids are taken again by one that begins there. XFS
 	 * ends inodes in the background. */
 	bool again = false;
-	for (int k = 0; k < 100 && !again; k++) {
+	for (int k = 0; k < 600 && !again; k++) {
 		h = testhost_free(h);
 		assert_true(start("{}"));
 		prepare("fresh", 0, 0);
