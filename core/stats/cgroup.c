@@ -44,8 +44,8 @@ static void read_v1(const struct berth_cg_source *s, struct berth_cgroup_usage *
 		u->swap_usage = with_swap > u->mem_usage ? with_swap - u->mem_usage : 0;
 		berth_cg_number(s, "memory", "memory.memsw.limit_in_bytes", &u->swap_limit);
 		u->swap_limit = berth_cg_limit(u->swap_limit);
-		if (u->swap_limit > u->mem_limit)
-			u->swap_limit -= u->mem_limit;
+		/* of both together: where they are the same there is no swap */
+		u->swap_limit -= u->swap_limit > u->mem_limit ? u->mem_limit : u->swap_limit;
 	}
 	if (!berth_cg_number(s, "cpuacct", "cpuacct.usage", &u->cpu_ns))
 		berth_cg_number(s, "cpu,cpuacct", "cpuacct.usage", &u->cpu_ns);

@@ -90,6 +90,9 @@ static void version_1(void **state)
 	assert_int_equal(u.mem_limit, 8000);
 	assert_int_equal(u.swap_usage, 500);
 	assert_int_equal(u.swap_limit, 2000);
+	put("memory/c/memory.memsw.limit_in_bytes", "8000\n");
+	assert_int_equal(berth_cgroup_usage(dir, false, "/c", &u), 0);
+	assert_int_equal(u.swap_limit, 0);
 }
 
 static void paths(void **state)
