@@ -2,7 +2,8 @@
 #include "cri/sampling.h"
 
 #include <fcntl.h>
-#include <stdio.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -14,6 +15,7 @@
 
 #define CGROUP_MOUNT "/sys/fs/cgroup"
 #define RATE_MIN_NS 100000000u /* a shorter time says nothing about a rate */
+#define STACK BERTH_KIB(128)
 
 /* ---- on the worker ---- */
 
@@ -50,14 +52,45 @@ static void sample_container(struct berth_sampling *s, struct berth_container_sa
 
 static void sample_pod(struct berth_sampling *s, struct berth_pod_sample *p)
 {
-	char path[64];
-	_cleanup_free_ char *text = NULL;
-
 	if (p->cgroup)
 		(void)!berth_cgroup_usage(CGROUP_MOUNT, s->d->host.cgroup_v2, p->cgroup, &p->usage);
-	snprintf(path, sizeof(path), "/proc/%d/net/dev", (int)p->pid);
-	if (p->pid > 0 && berth_read_file(AT_FDCWD, path, BERTH_KIB(64), &text, NULL) == 0)
-		p->n_interfaces = berth_interfaces(text, p->interfaces, BERTH_LIMIT_INTERFACES);
+}
+
+/* Not through a container's process: a pod has its network while nothing runs in it, too. */
+static void *sample_networks(void *arg)
+{
+	struct berth_sampling *s = arg;
+
+	for (size_t i = 0; i < s->n_pods; i++) {
+		struct berth_pod_sample *p = &s->pods[i];
+		_cleanup_free_ char *text = NULL;
+		_cleanup_close_ int fd = p->netns ? open(p->netns, O_RDONLY | O_CLOEXEC) : -1;
+		if (fd < 0 || setns(fd, CLONE_NEWNET) < 0)
+			continue; /* stopped meanwhile */
+		if (berth_read_file(
+		            AT_FDCWD, "/proc/thread-self/net/dev", BERTH_KIB(64), &text, NULL) == 0)
+			p->n_interfaces =
+			        berth_interfaces(text, p->interfaces, BERTH_LIMIT_INTERFACES);
+	}
+	return NULL;
+}
+
+/* A thread of its own enters the pods' namespaces, for this one has to stay where it is. */
+static void sample_networks_apart(struct berth_sampling *s)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	bool any = false;
+
+	for (size_t i = 0; i < s->n_pods; i++)
+		any = any || s->pods[i].netns;
+	if (!any)
+		return;
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK);
+	if (pthread_create(&thread, &attr, sample_networks, s) == 0)
+		pthread_join(thread, NULL);
+	pthread_attr_destroy(&attr);
 }
 
 static void sample_fs(struct berth_sampling *s)
@@ -84,6 +117,7 @@ static void sample(void *arg)
 		sample_container(s, &s->containers[i]);
 	for (size_t i = 0; i < s->n_pods; i++)
 		sample_pod(s, &s->pods[i]);
+	sample_networks_apart(s);
 }
 
 /* ---- back on the loop ---- */
@@ -133,6 +167,7 @@ static void sampling_free(struct berth_sampling *s)
 	for (size_t i = 0; i < s->n_pods; i++) {
 		berth_pod_unref(s->pods[i].pod);
 		free(s->pods[i].cgroup);
+		free(s->pods[i].netns);
 	}
 	free(s->containers);
 	free(s->pods);
@@ -192,9 +227,8 @@ void berth_sampling_add_pod(struct berth_sampling *s, struct berth_pod *p)
 			continue;
 		berth_sampling_add_container(s, c);
 		ps->n++;
-		if (!p->host_network)
-			ps->pid = c->pid > 0 ? c->pid : ps->pid;
 	}
+	ps->netns = p->host_network ? NULL : berth_pod_ns_path(p, "net");
 	ps->cgroup = berth_cgroup_parent_path(
 	        (enum berth_cgroup_driver)s->d->config->cri.cgroup_driver, parent);
 }

@@ -21,7 +21,7 @@ struct berth_pod_sample {
 	struct berth_pod *pod;
 	struct berth_cgroup_usage usage;
 	char *cgroup; /* of the pod, NULL = the sum of its containers */
-	pid_t pid;    /* one process of it, for its interfaces; 0 = none */
+	char *netns;  /* NULL = the host's */
 	struct berth_interface interfaces[BERTH_LIMIT_INTERFACES];
 	unsigned int n_interfaces;
 	size_t first, n; /* its containers among the samples */

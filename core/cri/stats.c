@@ -13,6 +13,12 @@ static Runtime__V1__UInt64Value *value(struct berth_arena *a, uint64_t n)
 	return v;
 }
 
+/* NULL without a limit: 0 would say that nothing is left. */
+static Runtime__V1__UInt64Value *available(struct berth_arena *a, uint64_t limit, uint64_t used)
+{
+	return limit ? value(a, limit > used ? limit - used : 0) : NULL;
+}
+
 static Runtime__V1__PsiData *psi_data(struct berth_arena *a, const struct berth_pressure *p)
 {
 	Runtime__V1__PsiData *d = berth_arena_alloc(a, sizeof(*d));
@@ -58,8 +64,7 @@ static Runtime__V1__MemoryUsage *memory(struct berth_arena *a, const struct bert
 	m->rss_bytes = value(a, u->mem_rss);
 	m->page_faults = value(a, u->page_faults);
 	m->major_page_faults = value(a, u->major_page_faults);
-	m->available_bytes =
-	        value(a, u->mem_limit > u->mem_working_set ? u->mem_limit - u->mem_working_set : 0);
+	m->available_bytes = available(a, u->mem_limit, u->mem_working_set);
 	m->psi = psi(a, &u->mem_psi);
 	return m;
 }
@@ -141,15 +146,19 @@ static Runtime__V1__NetworkInterfaceUsage *interface(
 	return n;
 }
 
+/* NULL where the pod has no interface of its own: a kubelet that takes pods' statistics from here
+ * crashes by a network without a default interface. */
 static Runtime__V1__NetworkUsage *network(struct berth_arena *a, const struct berth_pod_sample *p)
 {
+	if (p->n_interfaces == 0)
+		return NULL;
 	Runtime__V1__NetworkUsage *n = berth_arena_alloc(a, sizeof(*n));
 	runtime__v1__network_usage__init(n);
 	n->timestamp = (int64_t)berth_realtime_ns();
 	n->interfaces = berth_arena_alloc(a, (p->n_interfaces + 1) * sizeof(*n->interfaces));
 	for (unsigned int i = 0; i < p->n_interfaces; i++) {
 		Runtime__V1__NetworkInterfaceUsage *u = interface(a, &p->interfaces[i]);
-		if (strcmp(u->name, "eth0") == 0)
+		if (!n->default_interface || strcmp(u->name, "eth0") == 0)
 			n->default_interface = u;
 		n->interfaces[n->n_interfaces++] = u;
 	}

@@ -1,0 +1,69 @@
+"""Statistics of pods, as a kubelet takes them that asks the CRI alone."""
+from daemon import needs_cni, needs_daemon, pb, wait_for
+
+pytestmark = needs_daemon
+
+
+def listed(d):
+    return {s.attributes.id: s for s in d.rt.ListPodSandboxStats(pb().ListPodSandboxStatsRequest(), timeout=20).stats}
+
+
+def stats(d, pod):
+    one = d.rt.PodSandboxStats(pb().PodSandboxStatsRequest(pod_sandbox_id=pod[0]), timeout=20).stats
+    assert one.linux.HasField("network") == listed(d)[pod[0]].linux.HasField("network")
+    return one.linux
+
+
+@needs_cni
+def test_a_pod_has_its_network_while_nothing_runs_in_it(real):
+    """In a back-off, say."""
+    pod = real.run_pod(host_network=False)
+    before = stats(real, pod)
+    assert before.network.default_interface.name == "eth0"
+    assert [i.name for i in before.network.interfaces] == ["eth0"]
+    cid = real.run_ctr(pod, "sh", "-c", "ping -c 2 -W 1 10.255.255.254; wget -T 1 -O - http://10.255.255.254/")
+    real.wait_exit(cid)
+    after = stats(real, pod)
+    assert not after.containers
+    assert after.network.default_interface.tx_bytes.value > before.network.default_interface.tx_bytes.value
+    pid = real.run_pod(host_network=False, pid=0)
+    real.run_ctr(pid, "sleep", "100", pid=0)
+    assert stats(real, pid).network.default_interface.name == "eth0"
+
+
+def test_without_an_interface_there_is_no_network(real):
+    """A kubelet crashes by a network that names no default interface."""
+    pod = real.run_pod()
+    assert not stats(real, pod).HasField("network")
+    real.run_ctr(pod, "sleep", "100")
+    assert not stats(real, pod).HasField("network")
+
+
+@needs_cni
+def test_a_pod_that_was_stopped_is_not_listed(real):
+    pod = real.run_pod(host_network=False)
+    assert pod[0] in listed(real)
+    real.stop_pod(pod)
+    assert pod[0] not in listed(real)
+
+
+def test_what_a_pod_uses_is_what_its_containers_use(real):
+    pod = real.run_pod()
+    cid = real.run_ctr(pod, "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=3; while :; do :; done")
+    wait_for(lambda: stats(real, pod).cpu.usage_nano_cores.value > 0, 20, 0.2)
+    s = stats(real, pod)
+    ctr, = s.containers
+    assert ctr.attributes.id == cid
+    assert ctr.writable_layer.used_bytes.value >= 3 << 20 and ctr.writable_layer.fs_id.mountpoint == real.root
+    assert 0 < ctr.memory.working_set_bytes.value < 64 << 20
+    assert s.cpu.usage_core_nano_seconds.value > 0 and s.memory.working_set_bytes.value > 0
+    assert s.process.process_count.value >= 1
+
+
+def test_what_is_left_is_told_where_there_is_a_limit(real):
+    pod = real.run_pod()
+    real.run_ctr(pod, "sleep", "100", name="free")
+    real.run_ctr(pod, "sleep", "100", name="bound", resources=pb().LinuxContainerResources(memory_limit_in_bytes=64 << 20))
+    m = {c.attributes.metadata.name: c.memory for c in stats(real, pod).containers}
+    assert not m["free"].HasField("available_bytes")
+    assert m["bound"].available_bytes.value == (64 << 20) - m["bound"].working_set_bytes.value
