@@ -115,6 +115,8 @@ static void recover_pod(struct berth_daemon *d, const char *id)
 			d->counts.repaired++;
 	} else {
 		berth_pods_add(p);
+		if (p->phase == BERTH_POD_READY)
+			berth_pod_watch(p);
 	}
 	berth_pod_unref(p);
 }

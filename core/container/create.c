@@ -167,7 +167,7 @@ void berth_container_create(struct berth_pod *pod, const Runtime__V1__ContainerC
 			return;
 		}
 	}
-	if (pod->phase != BERTH_POD_READY)
+	if (pod->phase != BERTH_POD_READY || pod->init_gone)
 		berth_error_set(&err, BERTH_FAILED_PRECONDITION,
 		        "pod sandbox %s is not ready: no container can be created in it", pod->id);
 	else if (!pod->handler)

@@ -33,7 +33,8 @@ struct berth_pod {
 	char *hostname;
 	char **ips;
 	bool host_network, has_network; /* has_network: ADD was begun */
-	bool shared_pid;                /* berth-init holds the PID namespace */
+	bool shared_pid;                /* berth-init holds the PID namespace, */
+	bool init_gone;                 /* and has died: not ready, whatever the phase */
 	char *sandbox_state;            /* the runtime plugin's own, or NULL */
 	struct berth_container *containers;
 	struct berth_gate gate;
@@ -83,6 +84,10 @@ int berth_pod_build(struct berth_pod *p, struct berth_error **ret_err) BERTH_MUS
 int berth_pod_release(struct berth_pod *p, struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* [worker] The same and the directory. */
 int berth_pod_destroy(struct berth_pod *p, struct berth_error **ret_err) BERTH_MUST_CHECK;
+
+/* [loop] Of a ready pod: it is stopped when its init ends, for with it goes the PID namespace, and
+ * nothing can be started there any more. */
+void berth_pod_watch(struct berth_pod *p);
 
 typedef void (*berth_done_fn)(const struct berth_error *err, void *arg);
 /* Makes a pod, or joins the making of one of the same name. done(id, err, arg) once; the id is

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "grpc/server.h"
+#include "monitor/host.h"
 #include "pod/pod.h"
 
 struct berth_pod_waiter {
@@ -54,6 +55,7 @@ static void run_end(struct run *r)
 	}
 	p->unclaimed = !heard;
 	if (!r->err) {
+		berth_pod_watch(p);
 		berth_changed(p->d, BERTH_CHANGE_CREATED, p->id, p);
 		berth_changed(p->d, BERTH_CHANGE_STARTED, p->id, p);
 	}
@@ -222,6 +224,13 @@ static void ending_worked(void *arg)
 	ending_over(e);
 }
 
+static void unwatch(const struct berth_pod *p)
+{
+	_cleanup_free_ char *dir = berth_pod_dir(p);
+	if (p->shared_pid)
+		berth_monitor_unwatch(dir);
+}
+
 static void container_over(const struct berth_error *err, void *arg)
 {
 	struct ending *e = arg;
@@ -235,6 +244,7 @@ static void container_over(const struct berth_error *err, void *arg)
 		ending_over(e);
 		return;
 	}
+	unwatch(e->pod);
 	/* From now on nobody finds a pod that is being removed. */
 	if (e->remove)
 		e->pod->phase = BERTH_POD_REMOVING;
@@ -286,4 +296,37 @@ void berth_pod_stop(struct berth_pod *p, berth_done_fn done, void *arg)
 void berth_pod_remove(struct berth_pod *p, berth_done_fn done, void *arg)
 {
 	end_pod(p, true, done, arg);
+}
+
+/* ---- the init of a shared PID namespace ---- */
+
+static void stopped_after_init(const struct berth_error *err, void *arg)
+{
+	(void)arg;
+	if (err)
+		berth_log_error(
+		        "a pod sandbox without its init could not be stopped", "error", err->msg);
+}
+
+static void init_ended(const char *id, const struct berth_exit *exit, void *arg)
+{
+	struct berth_daemon *d = arg;
+	struct berth_pod *p;
+	(void)exit;
+
+	HASH_FIND(hh_id, d->pods->by_id, id, strlen(id), p);
+	if (!p || p->phase != BERTH_POD_READY)
+		return;
+	/* Where it cannot be stopped now, its client sees that it has to be. */
+	p->init_gone = true;
+	berth_log_warn("the init of a pod sandbox has ended; the pod is stopped", "pod", p->id,
+	        "name", p->name);
+	berth_pod_stop(p, stopped_after_init, NULL);
+}
+
+void berth_pod_watch(struct berth_pod *p)
+{
+	_cleanup_free_ char *dir = berth_pod_dir(p);
+	if (p->shared_pid)
+		berth_monitor_watch_dir(p->id, dir, init_ended, p->d);
 }

@@ -1,4 +1,5 @@
 """The CRI surface over the fake plugin: every op fails, is slow, is raced for."""
+import json
 import os
 import signal
 import threading
@@ -88,6 +89,25 @@ def test_detach_fails_and_works_later(fake):
     fake.inject()
     fake.stop_pod(pod)
     assert fake.pod_status(pod).state == pb().SANDBOX_NOTREADY
+    fake.remove_pod(pod)
+
+
+def test_a_pod_without_its_init_that_cannot_be_stopped(fake):
+    """It is told as not ready, so that its client stops it again."""
+    pod = fake.run_pod(pid=0, host_network=False)
+    fake.inject(fail_op="network.detach", fail_status=14)
+    with open(f"{fake.run}/pods/{pod[0]}/monitor.json") as f:
+        os.kill(json.load(f)["pid"], signal.SIGKILL)
+    wait_for(lambda: fake.pod_status(pod).state == pb().SANDBOX_NOTREADY)
+    wait_for(lambda: "could not be stopped" in fake.log())
+    with fails("FAILED_PRECONDITION"):
+        fake.create(pod, "true")
+    with fails("UNAVAILABLE"):
+        fake.stop_pod(pod)
+    fake.restart()
+    wait_for(lambda: fake.pod_status(pod).state == pb().SANDBOX_NOTREADY)
+    fake.inject()
+    fake.stop_pod(pod)
     fake.remove_pod(pod)
 
 

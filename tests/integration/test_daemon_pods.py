@@ -1,5 +1,7 @@
 """Pods and containers over CRI, with runc, overlay and CNI."""
+import json
 import os
+import signal
 import socket
 import threading
 import time
@@ -356,6 +358,38 @@ def test_shared_pid_namespace(real):
     assert real.wait_exit(c).exit_code == 5
     wait_for(lambda: "3333" not in real.sh(a, "ps -o args"))
     assert real.status(b).state == pb().CONTAINER_RUNNING
+
+
+def pod_init(real, pod):
+    """The process that holds a pod's shared PID namespace."""
+    with open(f"{real.run}/pods/{pod[0]}/monitor.json") as f:
+        return json.load(f)["pid"]
+
+
+@needs_cni
+@pytest.mark.parametrize("while_down", [False, True])
+def test_a_pod_whose_init_has_died_is_stopped(real, while_down):
+    """Nothing could be started in it any more: a client that sees it makes another one."""
+    pod, other = (real.run_pod(pid=0, host_network=False) for _ in range(2))
+    cid = real.run_ctr(pod, "sleep", "1000", pid=0)
+    kept = real.run_ctr(other, "sleep", "1000", pid=0)
+    assert len(real.lease_files()) == 2
+    if while_down:
+        real.kill9()
+    os.kill(pod_init(real, pod), signal.SIGKILL)
+    if while_down:
+        time.sleep(0.3)
+        real.start()
+    wait_for(lambda: real.pod_status(pod).state == pb().SANDBOX_NOTREADY)
+    s = real.status(cid)
+    assert (s.state, s.exit_code) == (pb().CONTAINER_EXITED, 137)
+    wait_for(lambda: len(real.lease_files()) == 1 and len(real.veths()) == 1)
+    with fails("FAILED_PRECONDITION", "not ready"):
+        real.create(pod, "true", name="late")
+    real.stop_pod(pod)
+    assert real.pod_status(other).state == pb().SANDBOX_READY and real.status(kept).state == pb().CONTAINER_RUNNING
+    real.stop_pod(other)
+    assert real.log().count("the init of a pod sandbox has ended") == (2 if while_down else 1)
 
 
 def test_namespace_of_a_target(real):
