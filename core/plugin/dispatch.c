@@ -14,6 +14,8 @@
 #include "plugin/internal.h"
 
 static _Thread_local const struct berth_call *current;
+berth_status (*berth_dispatch_around)(
+        struct berth_call *c, berth_status (*invoke)(struct berth_call *c));
 
 const struct berth_call *berth_call_current(void)
 {
@@ -266,7 +268,8 @@ static void call_work(void *arg)
 	if (st == BERTH_OK) {
 		thread_state_get(&before);
 		current = c;
-		st = berth_op_invoke(c);
+		st = berth_dispatch_around ? berth_dispatch_around(c, berth_op_invoke)
+		                           : berth_op_invoke(c);
 		current = NULL;
 		thread_state_check(&before, c);
 	}

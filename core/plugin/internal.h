@@ -144,10 +144,17 @@ berth_status berth_call_check(struct berth_call *c);
 
 /* ops.c */
 extern const struct op_impl berth_op_table[BERTH_OP_COUNT];
-/* Runs the op's function; UNIMPLEMENTED where the plugin lacks it. */
+/* Runs the op's function; UNIMPLEMENTED where the plugin lacks it, or a feature that the call
+ * needs. */
 berth_status berth_op_invoke(struct berth_call *c);
+/* For a host that looks closer (berth-plugin-check): where it is set, each call into a plugin goes
+ * through it, on the worker. It returns what invoke(c) returned. Set before the first instance. */
+extern berth_status (*berth_dispatch_around)(
+        struct berth_call *c, berth_status (*invoke)(struct berth_call *c));
 
 /* loader.c */
+/* What is asked of a file before any of its code runs: owner, modes, machine, entry symbol. */
+int berth_plugin_file_check(const char *path, struct berth_error **ret_err) BERTH_MUST_CHECK;
 struct plugin_file *berth_plugin_load(struct berth_plugin_host *h, const char *name,
         const char *path, struct berth_error **ret_err);
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <link.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,7 +17,9 @@
 #include "base/log.h"
 #include "plugin/internal.h"
 
-#define ENTRY_SYMBOL "berth_plugin_v0"
+#define ENTRY_PREFIX "berth_plugin_v"
+#define ENTRY_SYMBOL ENTRY_PREFIX "0"
+#define MAJORS_AHEAD 9 /* that are told from files that are no plugins at all */
 #define PLUGIN_FILE_MAX BERTH_MIB(64)
 
 /* Up to and with the last member of the first version of each struct. */
@@ -134,6 +137,20 @@ static bool elf_exports(const struct elf_view *v, const ElfW(Ehdr) * eh, const c
 	return false;
 }
 
+/* Made for a later major, which has another name for its entry? 0 where it is for none. */
+static unsigned int elf_newer_major(const struct elf_view *v, const ElfW(Ehdr) * eh)
+{
+	char symbol[32];
+
+	for (unsigned int major = BERTH_ABI_MAJOR + 1; major <= BERTH_ABI_MAJOR + MAJORS_AHEAD;
+	        major++) {
+		snprintf(symbol, sizeof(symbol), ENTRY_PREFIX "%u", major);
+		if (elf_exports(v, eh, symbol))
+			return major;
+	}
+	return 0;
+}
+
 static int check_elf(const char *path, struct berth_error **ret_err)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -156,12 +173,24 @@ static int check_elf(const char *path, struct berth_error **ret_err)
 	const char *wrong = elf_headers_wrong(&v, &eh);
 	if (!wrong)
 		wrong = elf_segments_wrong(&v, eh);
-	if (!wrong && !elf_exports(&v, eh, ENTRY_SYMBOL))
+	unsigned int newer = 0;
+	if (!wrong && !elf_exports(&v, eh, ENTRY_SYMBOL)) {
 		wrong = "it has no entry symbol " ENTRY_SYMBOL;
+		newer = elf_newer_major(&v, eh);
+	}
 	munmap(map, v.size);
+	if (newer)
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "plugin %s: it is made for ABI %u, this host has %u.%u", path, newer,
+		        BERTH_ABI_MAJOR, BERTH_ABI_MINOR);
 	return wrong ? berth_error_set(
 	                       ret_err, BERTH_FAILED_PRECONDITION, "plugin %s: %s", path, wrong)
 	             : 0;
+}
+
+int berth_plugin_file_check(const char *path, struct berth_error **ret_err)
+{
+	return check_owner(path, ret_err) < 0 ? -1 : check_elf(path, ret_err);
 }
 
 /* ---- the handshake ---- */
@@ -235,7 +264,7 @@ static struct plugin_file *load(struct berth_plugin_host *h, const char *name, c
 		berth_error_errno(ret_err, errno, "plugin %s: %s", name, path);
 		return NULL;
 	}
-	if (check_owner(real, ret_err) < 0 || check_elf(real, ret_err) < 0)
+	if (berth_plugin_file_check(real, ret_err) < 0)
 		return NULL;
 	/* Never closed again: code of it may be on a stack or in an exit handler. */
 	void *dl = dlopen(real, RTLD_NOW | RTLD_LOCAL);

@@ -31,11 +31,31 @@ static berth_status missing(struct berth_call *c)
 	        c->instance->file->name, c->name);
 }
 
+/* What a driver without the bit would not even see: it must not take zero for the answer. */
+static berth_status lacks_feature(struct berth_call *c)
+{
+	const struct berth_snap_args *a = c->in;
+	uint64_t has = c->instance->file->desc.features;
+	bool makes = c->opcode == BERTH_OP_STORAGE_PREPARE || c->opcode == BERTH_OP_STORAGE_VIEW;
+	const char *what =
+	        !makes                                                        ? NULL
+	        : (a->n_uid_maps || a->n_gid_maps) && !(has & BERTH_F_IDMAP)  ? "maps no ids"
+	        : (a->size_limit || a->inode_limit) && !(has & BERTH_F_QUOTA) ? "limits no sizes"
+	                                                                      : NULL;
+
+	return what ? berth_service_failf(op_of(c), BERTH_E_UNIMPLEMENTED, 0,
+	                      "snapshot '%s': plugin %s %s", a->key, c->instance->file->name, what)
+	            : BERTH_OK;
+}
+
 static berth_status invoke_storage(struct berth_call *c, struct berth_op *op, void *self)
 {
 	const struct berth_storage_ops *t = &c->instance->file->storage;
 	const struct berth_snap_args *a = c->in;
+	berth_status st = lacks_feature(c);
 
+	if (st != BERTH_OK)
+		return st;
 	switch (c->opcode) {
 	case BERTH_OP_STORAGE_PREPARE:
 		return t->prepare ? t->prepare(op, self, a, c->out) : missing(c);
