@@ -83,23 +83,38 @@ static berth_status release(struct cni *c, struct berth_op *op, const struct rec
 	return first;
 }
 
+/* What becomes a file name must be one. */
+static berth_status check_names(struct cni *c, struct berth_op *op, const struct berth_net_args *a)
+{
+	char name[256];
+
+	errno = 0;
+	if (record_name(a->sandbox_id, ifname_of(a), name, sizeof(name)) < 0)
+		return berth_fail(c->host, op, BERTH_E_INVALID,
+		        "sandbox id '%s' or interface '%s' is not a name",
+		        a->sandbox_id ? a->sandbox_id : "", ifname_of(a));
+	return BERTH_OK;
+}
+
 static berth_status op_detach(struct berth_op *op, void *self, const struct berth_net_args *a)
 {
 	struct cni *c = self;
 	struct record r;
-	int e = record_load(c, a->sandbox_id, ifname_of(a), &r);
+	berth_status st = check_names(c, op, a);
 
+	if (st != BERTH_OK)
+		return st;
+	int e = record_load(c, a->sandbox_id, ifname_of(a), &r);
 	if (e == -ENOENT)
 		return BERTH_OK; /* the intent is the first thing that attach writes */
 	if (e < 0) {
 		errno = -e;
 		return berth_fail(c->host, op,
 		        e == -EINVAL ? BERTH_E_PRECONDITION : BERTH_E_INTERNAL,
-		        "pod '%s': read its network attachment '%s' in '%s': %s",
-		        a->sandbox_id ? a->sandbox_id : "", ifname_of(a), c->host->state_dir,
-		        strerror(-e));
+		        "pod '%s': read its network attachment '%s' in '%s': %s", a->sandbox_id,
+		        ifname_of(a), c->host->state_dir, strerror(-e));
 	}
-	berth_status st = release(c, op, &r);
+	st = release(c, op, &r);
 	record_finish(&r);
 	if (st != BERTH_OK)
 		return st;
@@ -207,14 +222,14 @@ static berth_status op_attach(struct berth_op *op, void *self, const struct bert
 	struct cni *c = self;
 	struct network n;
 	struct record r = {0};
-	char args[2048], name[256], *why = NULL;
-	berth_status st = BERTH_OK;
+	char args[2048], *why = NULL;
+	berth_status st = check_names(c, op, a);
 
-	errno = 0;
-	if (record_name(a->sandbox_id, ifname_of(a), name, sizeof(name)) < 0)
-		return berth_fail(c->host, op, BERTH_E_INVALID,
-		        "sandbox id '%s' or interface '%s' is not a name",
-		        a->sandbox_id ? a->sandbox_id : "", ifname_of(a));
+	if (st != BERTH_OK)
+		return st;
+	if (a->flags)
+		return berth_fail(c->host, op, BERTH_E_INVALID, "pod '%s': unknown flags 0x%x",
+		        a->sandbox_id, (unsigned int)a->flags);
 	if (!call_args(a, args, sizeof(args)))
 		return berth_fail(c->host, op, BERTH_E_INVALID,
 		        "pod '%s': its name, namespace or uid cannot be passed to network plugins",

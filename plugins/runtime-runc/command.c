@@ -56,6 +56,16 @@ berth_status runc_check_id(struct berth_op *op, const struct runc *r, const char
 	return BERTH_OK;
 }
 
+berth_status runc_check_flags(
+        struct berth_op *op, const struct runc *r, const struct berth_ctr_args *a)
+{
+	const uint32_t known = BERTH_IO_TTY | BERTH_IO_STDIN | BERTH_IO_STDIN_ONCE;
+	if (a->flags & ~known)
+		return berth_fail(r->h, op, BERTH_E_INVALID, "container %s: unknown flags 0x%x",
+		        a->id, (unsigned)a->flags);
+	return BERTH_OK;
+}
+
 void runc_argv(const struct runc *r, const char *log, const char *const *words, const char **argv)
 {
 	size_t n = 0;

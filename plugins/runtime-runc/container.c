@@ -64,6 +64,8 @@ berth_status runc_create(struct berth_op *op, void *self, const struct berth_ctr
 	berth_status st = runc_check_id(op, r, a->id);
 	if (st != BERTH_OK)
 		return st;
+	if ((st = runc_check_flags(op, r, a)) != BERTH_OK)
+		return st;
 	if (!a->bundle || a->bundle[0] != '/')
 		return berth_fail(r->h, op, BERTH_E_INVALID, "create %s: no bundle", a->id);
 	if ((st = prepare(op, r, a)) != BERTH_OK)

@@ -30,6 +30,10 @@ char *runc_printf(struct berth_op *op, const struct runc *r, const char *fmt, ..
 /* INVALID with a reason where the id may not become a file name. */
 berth_status runc_check_id(struct berth_op *op, const struct runc *r, const char *id);
 
+/* INVALID where there are other flags than BERTH_IO_*. */
+berth_status runc_check_flags(
+        struct berth_op *op, const struct runc *r, const struct berth_ctr_args *a);
+
 /* A command line: the runtime, its global options (log = NULL: no log file), then `words` up to a
  * NULL. argv holds RUNC_ARGS. */
 void runc_argv(const struct runc *r, const char *log, const char *const *words, const char **argv);

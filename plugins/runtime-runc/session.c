@@ -41,6 +41,8 @@ static berth_status check_exec(
         struct berth_op *op, const struct runc *r, const struct berth_ctr_args *a)
 {
 	berth_status st = runc_check_id(op, r, a->id);
+	if (st == BERTH_OK)
+		st = runc_check_flags(op, r, a);
 	if (st != BERTH_OK)
 		return st;
 	if (!a->exec_id || !a->json)
