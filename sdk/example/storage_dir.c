@@ -54,6 +54,16 @@ static berth_status check(struct dir_driver *d, struct berth_op *op, const char 
 	return BERTH_OK;
 }
 
+/* A flag that this driver does not know may mean something: it is not passed over. */
+static berth_status check_flags(
+        struct dir_driver *d, struct berth_op *op, const struct berth_snap_args *a, uint32_t known)
+{
+	if (a->flags & ~known)
+		return berth_fail(d->host, op, BERTH_E_INVALID, "snapshot '%s': unknown flags 0x%x",
+		        a->key, (unsigned)a->flags);
+	return BERTH_OK;
+}
+
 static char *path_of(struct dir_driver *d, struct berth_op *op, const char *prefix, const char *key,
         const char *leaf)
 {
@@ -71,6 +81,21 @@ static uint32_t kind_of(struct dir_driver *d, struct berth_op *op, const char *k
 			return k;
 	}
 	return 0;
+}
+
+/* The kind of a snapshot that must be there; of `wanted`, where that is not 0. */
+static berth_status find(
+        struct dir_driver *d, struct berth_op *op, const char *key, uint32_t wanted, uint32_t *ret)
+{
+	berth_status st = check(d, op, key);
+
+	if (st != BERTH_OK)
+		return st;
+	*ret = kind_of(d, op, key);
+	if (!*ret || (wanted && *ret != wanted))
+		return berth_fail(
+		        d->host, op, BERTH_E_NOT_FOUND, "snapshot '%s' is not there", key);
+	return BERTH_OK;
 }
 
 static char *leaf_of(
@@ -124,6 +149,8 @@ static berth_status make(struct dir_driver *d, struct berth_op *op, const struct
 {
 	berth_status st = check(d, op, a->key);
 
+	if (st == BERTH_OK)
+		st = check_flags(d, op, a, BERTH_SNAP_F_LAYER);
 	if (st != BERTH_OK)
 		return st;
 	if (kind_of(d, op, a->key))
@@ -169,11 +196,14 @@ static berth_status dir_mounts(struct berth_op *op, void *self, const struct ber
         struct berth_mounts_result *res)
 {
 	struct dir_driver *d = self;
-	uint32_t kind = check(d, op, a->key) == BERTH_OK ? kind_of(d, op, a->key) : 0;
+	uint32_t kind = 0;
+	berth_status st = find(d, op, a->key, 0, &kind);
 
-	if (kind != BERTH_SNAP_ACTIVE && kind != BERTH_SNAP_VIEW)
-		return berth_fail(d->host, op, BERTH_E_NOT_FOUND, "snapshot '%s' is not there",
-		        a->key ? a->key : "");
+	if (st != BERTH_OK)
+		return st;
+	if (kind == BERTH_SNAP_COMMITTED)
+		return berth_fail(d->host, op, BERTH_E_PRECONDITION,
+		        "snapshot '%s' is committed: it is mounted through a view", a->key);
 	describe(d, op, kind, a->key, res);
 	return BERTH_OK;
 }
@@ -181,13 +211,15 @@ static berth_status dir_mounts(struct berth_op *op, void *self, const struct ber
 static berth_status dir_commit(struct berth_op *op, void *self, const struct berth_snap_args *a)
 {
 	struct dir_driver *d = self;
+	uint32_t kind;
 	berth_status st = check(d, op, a->name);
 
+	if (st == BERTH_OK)
+		st = find(d, op, a->key, BERTH_SNAP_ACTIVE, &kind);
+	if (st == BERTH_OK)
+		st = check_flags(d, op, a, 0);
 	if (st != BERTH_OK)
 		return st;
-	if (check(d, op, a->key) != BERTH_OK || kind_of(d, op, a->key) != BERTH_SNAP_ACTIVE)
-		return berth_fail(d->host, op, BERTH_E_NOT_FOUND, "snapshot '%s' is not there",
-		        a->key ? a->key : "");
 	if (kind_of(d, op, a->name))
 		return berth_fail(
 		        d->host, op, BERTH_E_EXISTS, "snapshot '%s' exists already", a->name);
@@ -241,11 +273,11 @@ static berth_status dir_stat(struct berth_op *op, void *self, const struct berth
         struct berth_snap_info *res)
 {
 	struct dir_driver *d = self;
-	uint32_t kind = check(d, op, a->key) == BERTH_OK ? kind_of(d, op, a->key) : 0;
+	uint32_t kind = 0;
+	berth_status st = find(d, op, a->key, 0, &kind);
 
-	if (!kind)
-		return berth_fail(d->host, op, BERTH_E_NOT_FOUND, "snapshot '%s' is not there",
-		        a->key ? a->key : "");
+	if (st != BERTH_OK)
+		return st;
 	tell(d, op, kind, a->key, res); /* bytes and inodes stay 0: not known */
 	return BERTH_OK;
 }

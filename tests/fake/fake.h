@@ -70,6 +70,9 @@ void row_each(const char *dir, const char *table,
         void (*fn)(const char *id, const struct row *r, void *arg), void *arg);
 int row_path(const char *dir, const char *table, const char *id, char *out, uint64_t size);
 
+/* INVALID where `flags` has other bits than the known ones. */
+berth_status fake_flags(
+        struct fake *f, struct berth_op *op, const char *id, uint32_t flags, uint32_t known);
 berth_status fake_fail(
         struct fake *f, struct berth_op *op, int errnum, const char *what, const char *id);
 

@@ -48,7 +48,10 @@ static berth_status attach(struct fake *f, struct berth_op *op, const struct ber
 	struct row *r = f->host->op_alloc(op, sizeof(*r));
 	struct highest h = {0};
 	char v4[64], v6[64], n[32];
+	berth_status st = fake_flags(f, op, a->sandbox_id, a->flags, 0);
 
+	if (st != BERTH_OK)
+		return st;
 	pthread_mutex_lock(&f->lock);
 	row_each(f->state, TABLE, look_at, &h);
 	f->addresses = (h.n > f->addresses ? h.n : f->addresses) + 1;

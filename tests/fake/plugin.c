@@ -9,8 +9,19 @@ berth_status fake_fail(
         struct fake *f, struct berth_op *op, int errnum, const char *what, const char *id)
 {
 	errno = errnum < 0 ? -errnum : errnum;
-	return berth_fail(f->host, op, errno == EINVAL ? BERTH_E_INVALID : BERTH_E_INTERNAL,
-	        "fake: %s '%s': %s", what, id, strerror(errno));
+	return berth_fail(f->host, op,
+	        errno == EINVAL || errno == ENAMETOOLONG ? BERTH_E_INVALID : BERTH_E_INTERNAL,
+	        "fake: %s '%s': %s", what, id ? id : "", strerror(errno));
+}
+
+berth_status fake_flags(
+        struct fake *f, struct berth_op *op, const char *id, uint32_t flags, uint32_t known)
+{
+	errno = 0;
+	if (flags & ~known)
+		return berth_fail(f->host, op, BERTH_E_INVALID, "fake: '%s': unknown flags 0x%x",
+		        id ? id : "", (unsigned)flags);
+	return BERTH_OK;
 }
 
 static void fake_destroy(void *self)

@@ -207,7 +207,11 @@ static berth_status create(struct fake *f, struct berth_op *op, const struct ber
 {
 	struct row *r = f->host->op_alloc(op, sizeof(*r));
 	char path[4096];
+	berth_status st = fake_flags(
+	        f, op, a->id, a->flags, BERTH_IO_TTY | BERTH_IO_STDIN | BERTH_IO_STDIN_ONCE);
 
+	if (st != BERTH_OK)
+		return st;
 	if (row_load(f->run, TABLE, a->id, r) == 0)
 		return berth_fail(f->host, op, BERTH_E_EXISTS, "fake container '%s' exists", a->id);
 	snprintf(path, sizeof(path), "%s/config.json", a->bundle);

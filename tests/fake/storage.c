@@ -97,7 +97,9 @@ static berth_status make(struct fake *f, struct berth_op *op, const struct berth
 	if (row_load(f->state, TABLE, a->key, old) == 0)
 		return berth_fail(f->host, op, BERTH_E_EXISTS, "fake snapshot '%s' exists", a->key);
 	row_set(r, "kind", kind);
-	berth_status st = fill(f, op, r, a->parent, a->key);
+	berth_status st = fake_flags(f, op, a->key, a->flags, BERTH_SNAP_F_LAYER);
+	if (st == BERTH_OK)
+		st = fill(f, op, r, a->parent, a->key);
 	if (st != BERTH_OK)
 		return st;
 	int e = row_save(f->state, TABLE, a->key, r);
@@ -139,6 +141,9 @@ static berth_status op_mounts(struct berth_op *op, void *self, const struct bert
 	if (row_load(f->state, TABLE, a->key, r) < 0)
 		return berth_fail(
 		        f->host, op, BERTH_E_NOT_FOUND, "fake snapshot '%s' is not there", a->key);
+	if (strcmp(row_get(r, "kind", kind), "committed") == 0)
+		return berth_fail(f->host, op, BERTH_E_PRECONDITION,
+		        "fake snapshot '%s' is committed", a->key);
 	return describe(f, op, r, strcmp(row_get(r, "kind", kind), "view") == 0, res);
 }
 
@@ -146,7 +151,10 @@ static berth_status commit(struct fake *f, struct berth_op *op, const struct ber
 {
 	struct row *r = f->host->op_alloc(op, sizeof(*r)), *to = f->host->op_alloc(op, sizeof(*to));
 	char kind[VALUE_LIMIT];
+	berth_status st = fake_flags(f, op, a->key, a->flags, 0);
 
+	if (st != BERTH_OK)
+		return st;
 	if (row_load(f->state, TABLE, a->key, r) < 0)
 		return berth_fail(
 		        f->host, op, BERTH_E_NOT_FOUND, "fake snapshot '%s' is not there", a->key);
@@ -231,8 +239,6 @@ static void tell(struct fake *f, struct berth_op *op, const char *id, const stru
 	row_get(r, "parent", v);
 	i->parent = *v ? berth_dup(f->host, op, v) : NULL;
 	i->created_ns = strtoull(row_get(r, "created", v), NULL, 10);
-	i->bytes = 4096;
-	i->inodes = 1;
 }
 
 static berth_status op_stat(struct berth_op *op, void *self, const struct berth_snap_args *a,
