@@ -94,6 +94,7 @@ fi
 mkdir -p "$tmp/tree/tests"
 cp -r ../tests/checks "$tmp/tree/tests/"
 cp -r ../sdk "$tmp/tree/"
+rm -r "$tmp/tree/sdk/check"/* # it includes core/
 mkdir -p "$tmp/tree/core/base" "$tmp/tree/plugins"
 closes() { # closes SCRIPT WHAT [ARGUMENT...]
 	local script=$1 what=$2

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Do includes point down only? sdk <- core/base <- core/* ; plugins/* include sdk alone, storage drivers storage-common, too.
+# Do includes point down only? sdk <- core/base <- core/* ; plugins/* include sdk alone, storage drivers storage-common, too;
+# sdk/check is a host beside berthd.
 cd "$(dirname "$0")/../.." || exit 1
 bad=0
 
@@ -68,7 +69,19 @@ core() {
 		complain "$1" "$3" "no such file in core/ or sdk/"
 }
 
+# berth-plugin-check is a host, of the daemon's parts.
+checker() {
+	case $3 in
+	berth/*) [ -f "sdk/include/$3" ] || complain "$1" "$3" "not a header of the sdk" ;;
+	berth-config.h) ;;
+	plugins/*) complain "$1" "$3" "it knows no plugin" ;;
+	*) [ "$2" = a ] || [ -f "$(dirname "$1")/$3" ] || [ -f "core/$3" ] ||
+		complain "$1" "$3" "no such file in sdk/check/ or core/" ;;
+	esac
+}
+
 each sdk_headers sdk/include
+each checker sdk/check
 each core_base core/base
 each core core
 each plugins plugins

@@ -28,6 +28,7 @@ installed() {
 check_files() {
 	local libdir=$1 want
 	want=$(sort <<-LIST
+		bin/berth-plugin-check
 		bin/berthctl
 		bin/berthd
 		include/berth/monitor.h

@@ -1,0 +1,114 @@
+/* A plugin's own life, whatever it serves. */
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/fd.h"
+#include "check.h"
+
+static void cycle(struct session *s)
+{
+	for (int i = 0; i < 3; i++) {
+		session_start(s);
+		session_stop(s);
+	}
+}
+
+/* Another instance, as a restart of the daemon in one process would have it. */
+static void with_work(struct session *s)
+{
+	for (unsigned int i = 0; i < 2; i++) {
+		session_start(s);
+		s->ops->sweep(s);
+		s->ops->tour(s, i);
+		session_stop(s);
+	}
+}
+
+static void typo(struct session *s)
+{
+	static const char key[] = "zz_no_such_key";
+	json_t *more = json_pack("{s:i}", key, 1);
+
+	expect(!session_try(s, more), "it starts with the key %s in its configuration", key);
+	json_decref(more);
+	expect(strstr(s->err->msg, key), "the error does not name the key %s: \"%s\"", key,
+	        s->err->msg);
+	expect(s->err->code == BERTH_INVALID_ARGUMENT, "%s: %s", berth_code_name(s->err->code),
+	        s->err->msg);
+	session_start(s); /* and nothing is left of the try */
+	session_stop(s);
+}
+
+static const struct berth_instance *second(struct session *s)
+{
+	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+	json_t *conf = json_copy(check.config);
+	json_object_set_new(conf, "plugin_path", json_string(check.so));
+	struct berth_instance *i = berth_instance_new(s->host, check.name, "second", conf, &err);
+
+	json_decref(conf);
+	if (!i)
+		fail("a second instance, with directories of its own, does not start: %s",
+		        err->msg);
+	return i;
+}
+
+/* Runtimes have one instance for each handler. */
+static void two_instances(struct session *s)
+{
+	session_start(s);
+	expect(second(s) != s->instance, "one instance");
+	s->ops->sweep(s);
+	s->ops->tour(s, 0);
+	session_stop(s);
+}
+
+static void has_ops(struct session *s)
+{
+	static const enum berth_opcode wanted[] = {BERTH_OP_STORAGE_PREPARE, BERTH_OP_STORAGE_VIEW,
+	        BERTH_OP_STORAGE_MOUNTS, BERTH_OP_STORAGE_COMMIT, BERTH_OP_STORAGE_REMOVE,
+	        BERTH_OP_STORAGE_STAT, BERTH_OP_STORAGE_LIST, BERTH_OP_RUNTIME_CREATE,
+	        BERTH_OP_RUNTIME_START, BERTH_OP_RUNTIME_KILL, BERTH_OP_RUNTIME_REMOVE,
+	        BERTH_OP_RUNTIME_STATE, BERTH_OP_RUNTIME_LIST, BERTH_OP_RUNTIME_EXEC,
+	        BERTH_OP_NETWORK_ATTACH, BERTH_OP_NETWORK_DETACH, BERTH_OP_NETWORK_STATUS};
+
+	session_start(s);
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(wanted); i++) {
+		const char *name = berth_op_name(wanted[i]);
+		if (strncmp(name, s->ops->name, strlen(s->ops->name)) == 0)
+			expect(has(s, wanted[i]), "the op %s is missing", name);
+	}
+	session_stop(s);
+}
+
+static void features(struct session *s)
+{
+	const uint64_t known = BERTH_F_DETACHED_LAYERS | BERTH_F_WHITEOUT_OVERLAY |
+	                       BERTH_F_WHITEOUT_AUFS | BERTH_F_IDMAP | BERTH_F_QUOTA;
+	const uint64_t both = BERTH_F_WHITEOUT_OVERLAY | BERTH_F_WHITEOUT_AUFS;
+
+	(void)s;
+	expect(!(check.features & ~known), "unknown feature bits 0x%llx",
+	        (unsigned long long)(check.features & ~known));
+	expect((check.features & both) != both, "two ways of writing deletions");
+	expect(!(check.features & both) || (check.features & BERTH_F_DETACHED_LAYERS),
+	        "deletions are marked, but each layer begins with its parent's content");
+}
+
+#define T(name, root, fn, meaning)                \
+	{                                         \
+		name, KIND_ANY, root, fn, meaning \
+	}
+const struct test life_tests[] = {
+        T("life.cycle", false, cycle,
+                "create, start, stop and destroy, three times in one process."),
+        T("life.ops", false, has_ops, "The ops that each plugin of the kind must have are there."),
+        T("life.typo", false, typo,
+                "A key that the plugin does not know is refused, by name: it asks for its keys one "
+                "by one, in create()."),
+        {"life.features", KIND_STORAGE, false, features,
+                "The feature bits are known, and fit each other."},
+        T("life.work", true, with_work, "The same names can be used again in a later life."),
+        {"life.instances", KIND_RUNTIME | KIND_NETWORK, true, two_instances,
+                "Two instances, with directories of their own, live side by side."},
+        {0}};

@@ -1,0 +1,40 @@
+#!/bin/bash
+# plugin_check.sh CHECK HELPERS PLUGIN.so: the short form of berth-plugin-check for one of our own plugins, with the
+# configuration that it needs. CHECK --list alone: does docs/plugin-check.md say what is tested?
+set -u
+root=$(cd "$(dirname "$0")/../.." && pwd)
+check=$1
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/berth-plugin-check.XXXXXX")
+trap 'rm -rf "$tmp"' EXIT
+
+if [ "$2" = --list ]; then
+	"$check" --list | awk -F '\t' '{ sub(/ +$/, "", $2); gsub(/ root$|^root$/, "", $2)
+		printf "| `%s` | %s | %s |\n", $1, ($2 == "storage runtime network" ? "all" : $2), $3 }' >"$tmp/is"
+	grep '^| `' "$root/docs/plugin-check.md" >"$tmp/written"
+	diff "$tmp/written" "$tmp/is" && exit 0
+	echo "docs/plugin-check.md is not what is tested (< written, > is)"
+	exit 1
+fi
+
+args=(--brief --helpers "$2")
+echo '{}' >"$tmp/config.yaml"
+case $(basename "$3") in
+storage-* | fake.so)
+	# In memory: each commit syncs the file system, and that of a busy machine has much to write.
+	[ -w /dev/shm ] && args+=(--dir /dev/shm)
+	;;
+net-cni.so)
+	[ -x /usr/lib/cni/bridge ] || { echo "skipped: no /usr/lib/cni/bridge (containernetworking-plugins)"; exit 77; }
+	mkdir "$tmp/net.d"
+	cat >"$tmp/net.d/1.conflist" <<-JSON
+		{"cniVersion": "1.0.0", "name": "check", "plugins": [{"type": "bridge", "bridge": "check0", "ipam":
+		{"type": "host-local", "dataDir": "$tmp/ipam", "ranges": [[{"subnet": "10.88.0.0/16"}]]}}]}
+	JSON
+	echo "{conf_dir: $tmp/net.d, bin_dirs: [/usr/lib/cni]}" >"$tmp/config.yaml"
+	;;
+runtime-runc.so)
+	runc=$(command -v runc || command -v crun) || { echo "skipped: no runc, no crun"; exit 77; }
+	echo "path: $runc" >"$tmp/config.yaml"
+	;;
+esac
+"$check" "${args[@]}" --config "$tmp/config.yaml" "$3"
