@@ -57,6 +57,14 @@ void broken(enum rule r, const char *fmt, ...)
 	free(text);
 }
 
+void rules_noted(void)
+{
+	pthread_mutex_lock(&found.lock);
+	for (unsigned int i = 0; i < found.n; i++)
+		note("%s", found.text[i]);
+	pthread_mutex_unlock(&found.lock);
+}
+
 void rules_hold(unsigned int rules)
 {
 	const char *first = NULL;
@@ -65,9 +73,7 @@ void rules_hold(unsigned int rules)
 	for (unsigned int i = 0; i < found.n; i++) {
 		if (!(rules & BIT(found.rule[i])))
 			continue;
-		if (first)
-			note("%s", found.text[i]);
-		else
+		if (!first)
 			first = found.text[i];
 	}
 	pthread_mutex_unlock(&found.lock);

@@ -159,6 +159,7 @@ bool unseal_out(enum berth_opcode op, const void *guarded, void *out, enum sizes
 enum rule { RULE_STATE, RULE_STACK, RULE_FAIL, RULE_STATUS, RULE_SIZE, RULE_COUNT };
 void around_init(struct session *s);
 void broken(enum rule r, const char *fmt, ...) BERTH_PRINTF(2, 3); /* [any] */
+void rules_noted(void);              /* prints all that was broken so far */
 void rules_hold(unsigned int rules); /* fails with what was broken so far, of these (bits) */
 #define ALL_RULES (BIT(RULE_COUNT) - 1)
 uint64_t around_stack(char op[64]); /* the most that an op took, and which */

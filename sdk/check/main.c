@@ -60,6 +60,7 @@ void fail(const char *fmt, ...)
 	va_start(ap, fmt);
 	say("", fmt, ap);
 	va_end(ap);
+	rules_noted(); /* which may be why */
 	_exit(1);
 }
 

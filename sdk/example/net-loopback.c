@@ -33,6 +33,12 @@ static berth_status attach(
 	struct loopback *l = self;
 	const char **ips;
 
+	/* What nobody could serve is refused; errno would be named as the cause. */
+	errno = 0;
+	if (!a->sandbox_id || !*a->sandbox_id || a->flags)
+		return berth_fail(l->host, op, BERTH_E_INVALID,
+		        "pod '%s': no id, or unknown flags 0x%x",
+		        a->sandbox_id ? a->sandbox_id : "", (unsigned)a->flags);
 	if (a->n_ports && !l->ports)
 		return berth_fail(l->host, op, BERTH_E_PRECONDITION,
 		        "pod %s/%s publishes port %u, and nothing can reach it there",

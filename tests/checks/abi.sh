@@ -63,6 +63,7 @@ layout_holds include || complain "the layout differs from layout.c"
 is_frozen include || complain "see ABI-POLICY.md; then run sdk/abi/update"
 
 caught is_frozen a-comment plugin.h 's/^ \* LAYOUT:/ * LAYOUT :/'
+caught is_frozen a-new-minor-without-its-copy plugin.h 's/^(#define BERTH_ABI_MINOR) 0u/\1 1u/'
 caught all_is_listed an-unlisted-struct monitor.h 's/^struct berth_monitor_args \{/struct berth_more { int32_t x; };\n&/'
 caught all_is_listed an-unlisted-constant plugin.h 's/^#define BERTH_PLUGIN_SERIAL.*/&\n#define BERTH_PLUGIN_MORE 2u/'
 caught layout_holds a-constant plugin.h 's/BERTH_ST_RUNNING, BERTH_ST_STOPPED/BERTH_ST_STOPPED, BERTH_ST_RUNNING/'
@@ -112,6 +113,10 @@ cp include/berth/plugin.h "$tmp/tree/sdk/include/berth/"
 sed -i 's/^struct berth_snap_info { uint32_t size, kind;/struct berth_snap_info { uint32_t size, kind; uint8_t odd;/' \
 	"$tmp/tree/sdk/include/berth/plugin.h"
 closes headers.sh "padding"
+cp include/berth/plugin.h "$tmp/tree/sdk/include/berth/"
+sed -i 's/^struct berth_exit { uint32_t flags; int32_t code; };/struct berth_exit { uint32_t flags; union { int32_t code; }; };/' \
+	"$tmp/tree/sdk/include/berth/plugin.h"
+closes headers.sh "what C99 lacks"
 plugin() { "${CC:-gcc}" -shared -fPIC -w -Iinclude "$@" -x c - -o "$tmp/p.so"; }
 echo '#include <berth/plugin.h>
 const struct berth_plugin *berth_plugin_v0(uint32_t m) { (void)m; return 0; } BERTH_EXPORT int more;' | plugin -fvisibility=hidden

@@ -95,15 +95,39 @@ check_parts() {
 	"$tmp/prefix/bin/berthctl" --help >/dev/null || complain "berthctl --help"
 }
 
-# The example of sdk/ against the installed headers, loaded by the installed daemon from where a third party puts it.
+# example NAME SOURCE [CONFIG]: one of sdk/example, built as its reader would, passes the installed berth-plugin-check.
+example() {
+	local name=$1 so=$tmp/$1.so out
+	case $2 in
+	*.rs) /usr/bin/rustc --edition 2021 --crate-type cdylib -C panic=abort -D warnings -o "$so" "$src/sdk/example/$2" ;;
+	*) "${CC:-cc}" -std=c99 -pedantic -Wall -Wextra -Werror -shared -fPIC -fvisibility=hidden -Wl,-z,defs -Wl,-z,nodelete \
+		$(pkg-config --cflags berth-plugin) "$src/sdk/example/$2" -o "$so" ;;
+	esac || { complain "the example $2 does not build"; return; }
+	"$src/tests/checks/symbols.sh" "$so" || complain "$2: other symbols than its entry"
+	[ "$(id -u)" = 0 ] || { echo "not root: $2 is not tried"; return; }
+	out=$(TMPDIR=${3:-/tmp} "$tmp/prefix/bin/berth-plugin-check" --brief "$so") || complain "berth-plugin-check $2: $out"
+}
+
+# The examples of sdk/ against the installed headers; one is loaded by the installed daemon from where a third party puts it.
 check_sdk() {
 	local pc pid i out
 	pc=$(dirname "$(find "$tmp/prefix" -name berth-plugin.pc)")
-	[ "$(PKG_CONFIG_PATH=$pc pkg-config --variable=plugindir berth-plugin)" = "$(dirname "$(find "$tmp/prefix" -name net-cni.so)")" ] ||
+	export PKG_CONFIG_PATH=$pc
+	[ "$(pkg-config --variable=plugindir berth-plugin)" = "$(dirname "$(find "$tmp/prefix" -name net-cni.so)")" ] ||
 		complain "berth-plugin.pc: plugindir is not the directory of plugins"
-	cc -shared -fPIC -fvisibility=hidden -Wall -Wextra -Werror -Wl,-z,defs -Wl,-z,nodelete \
-		$(PKG_CONFIG_PATH=$pc pkg-config --cflags berth-plugin) "$src/sdk/example/net-loopback.c" \
-		-o "$tmp/net-loopback.so" || { complain "the example does not build"; return; }
+	example storage-dir storage_dir.c "$([ -w /dev/shm ] && echo /dev/shm)"
+	if [ -x /usr/sbin/runc ]; then
+		example runtime-oci runtime-oci.c
+	else
+		echo "no /usr/sbin/runc: the example of a runtime is not tried"
+	fi
+	# The ABI is not C's alone. Debian's compiler, without cargo and a crate.
+	if [ -x /usr/bin/rustc ]; then
+		example net-loopback net-loopback.rs
+	else
+		echo "no /usr/bin/rustc (Debian's rustc): the example in Rust is not tried"
+	fi
+	example net-loopback net-loopback.c
 	[ "$(id -u)" = 0 ] || { echo "not root: the example is not loaded"; return; }
 	mkdir -p -m 755 /run/berth-install-test
 	cp "$tmp/net-loopback.so" /run/berth-install-test/
