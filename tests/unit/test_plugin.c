@@ -18,6 +18,7 @@
 #include "plugin/host.h"
 
 static const char *probe_path;
+static char **refused; /* with the entries of ABI 0, of ABI 1, and none */
 
 struct env {
 	struct berth_loop *loop;
@@ -361,14 +362,69 @@ static void refuse_file(struct env *e, const char *path, const char *words)
 	berth_error_free(err);
 }
 
-static void copy_to(const char *path, mode_t mode)
+static void copy(const char *from, const char *path, mode_t mode)
 {
 	char *text;
 	size_t n;
-	assert_int_equal(berth_read_file(AT_FDCWD, probe_path, 100 << 20, &text, &n), 0);
+	assert_int_equal(berth_read_file(AT_FDCWD, from, 100 << 20, &text, &n), 0);
 	assert_int_equal(berth_write_file_atomic(AT_FDCWD, path, text, n, mode, false), 0);
 	assert_int_equal(chmod(path, mode), 0);
 	free(text);
+}
+
+static void copy_to(const char *path, mode_t mode)
+{
+	copy(probe_path, path, mode);
+}
+
+static void patch(const char *path, off_t at, unsigned char byte)
+{
+	_cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+	assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+}
+
+/* A file with each fault that can be seen from outside; its constructor would tell. */
+static void what_is_not_to_be_trusted_does_not_run(void **state)
+{
+	struct env *e = *state;
+	char mark[128], path[128], dir[96];
+
+	snprintf(mark, sizeof(mark), "%s/ran", e->dir);
+	assert_int_equal(setenv("BERTH_TEST_MARK", mark, 1), 0);
+	snprintf(dir, sizeof(dir), "%s/others", e->dir);
+	assert_int_equal(mkdir(dir, 0755), 0);
+	snprintf(path, sizeof(path), "%s/other.so", dir);
+
+	copy(refused[0], path, 0664);
+	refuse_file(e, path, "other.so is writable by its group or by others (mode 0664)");
+	assert_int_equal(chmod(path, 0644), 0);
+	assert_int_equal(chmod(dir, 0777), 0);
+	refuse_file(e, path, "others is writable by its group or by others (mode 0777)");
+	assert_int_equal(chmod(dir, 0755), 0);
+	assert_int_equal(chown(path, 1000, 0), 0);
+	refuse_file(e, path, "other.so belongs to uid 1000; it must be root's");
+	assert_int_equal(chown(path, 0, 0), 0);
+	assert_int_equal(chown(dir, 1000, 0), 0);
+	refuse_file(e, path, "others belongs to uid 1000; it must be root's");
+	assert_int_equal(chown(dir, 0, 0), 0);
+	patch(path, 18, 0xf7); /* e_machine */
+	refuse_file(e, path, "it is made for another machine");
+	copy(refused[0], path, 0644);
+	patch(path, 4, 1); /* 32 bits */
+	refuse_file(e, path, "it is made for another machine");
+	copy(refused[0], path, 0644);
+	patch(path, 16, 2); /* an executable */
+	refuse_file(e, path, "it is no shared object");
+	copy(refused[2], path, 0644);
+	refuse_file(e, path, "it has no entry symbol berth_plugin_v0");
+	copy(refused[1], path, 0644);
+	refuse_file(e, path, "it is made for ABI 1, this host has 0.0");
+	refuse_file(e, dir, "not a regular file");
+	assert_int_equal(access(mark, F_OK), -1);
+	/* Which minor it needs is in the descriptor alone: the entry runs, and nothing after it. */
+	copy(refused[0], path, 0644);
+	refuse_file(e, path, "it needs ABI 0.1, this host has 0.0");
+	assert_int_equal(access(mark, F_OK), 0);
 }
 
 static void bad_plugins_and_settings_are_refused(void **state)
@@ -412,10 +468,13 @@ int main(int argc, char **argv)
 	        cmocka_unit_test_setup_teardown(
 	                what_a_plugin_says_of_its_health_counts, setup, teardown),
 	        cmocka_unit_test_setup_teardown(
+	                what_is_not_to_be_trusted_does_not_run, setup, teardown),
+	        cmocka_unit_test_setup_teardown(
 	                bad_plugins_and_settings_are_refused, setup, teardown),
 	};
-	if (argc < 2 || geteuid() != 0)
+	if (argc < 5 || geteuid() != 0)
 		return 77;
 	probe_path = argv[1];
+	refused = argv + 2;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
