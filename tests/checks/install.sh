@@ -48,6 +48,10 @@ check_files() {
 		libexec/berth/berth-tls.so
 		share/bash-completion/completions/berthctl
 		share/doc/berth/berth.yaml
+		share/doc/berth/examples/net-loopback.c
+		share/doc/berth/examples/net-loopback.rs
+		share/doc/berth/examples/runtime-oci.c
+		share/doc/berth/examples/storage_dir.c
 	LIST
 	)
 	diff <(echo "$want") <(installed) || complain "other files than expected are installed (< expected, > there)"
@@ -97,15 +101,16 @@ check_parts() {
 
 # example NAME SOURCE [CONFIG]: one of sdk/example, built as its reader would, passes the installed berth-plugin-check.
 example() {
-	local name=$1 so=$tmp/$1.so out
+	local name=$1 so=$tmp/$1.so out examples
+	examples=$(pkg-config --variable=examples berth-plugin)
 	case $2 in
-	*.rs) /usr/bin/rustc --edition 2021 --crate-type cdylib -C panic=abort -D warnings -o "$so" "$src/sdk/example/$2" ;;
+	*.rs) /usr/bin/rustc --edition 2021 --crate-type cdylib -C panic=abort -D warnings -o "$so" "$examples/$2" ;;
 	*) "${CC:-cc}" -std=c99 -pedantic -Wall -Wextra -Werror -shared -fPIC -fvisibility=hidden -Wl,-z,defs -Wl,-z,nodelete \
-		$(pkg-config --cflags berth-plugin) "$src/sdk/example/$2" -o "$so" ;;
+		$(pkg-config --cflags berth-plugin) "$examples/$2" -o "$so" ;;
 	esac || { complain "the example $2 does not build"; return; }
 	"$src/tests/checks/symbols.sh" "$so" || complain "$2: other symbols than its entry"
 	[ "$(id -u)" = 0 ] || { echo "not root: $2 is not tried"; return; }
-	out=$(TMPDIR=${3:-/tmp} "$tmp/prefix/bin/berth-plugin-check" --brief "$so") || complain "berth-plugin-check $2: $out"
+	out=$("$(pkg-config --variable=check berth-plugin)" --brief --dir "${3:-/tmp}" "$so") || complain "berth-plugin-check $2: $out"
 }
 
 # The examples of sdk/ against the installed headers; one is loaded by the installed daemon from where a third party puts it.

@@ -1,6 +1,6 @@
 #!/bin/bash
-# plugin_check.sh CHECK HELPERS PLUGIN.so: the short form of berth-plugin-check for one of our own plugins, with the
-# configuration that it needs. CHECK --list alone: does docs/plugin-check.md say what is tested?
+# plugin_check.sh CHECK HELPERS PLUGIN.so [OPTION...]: the short form of berth-plugin-check for one of our own plugins, with
+# the configuration that it needs. CHECK --list alone: does docs/plugin-check.md say what is tested?
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
 check=$1
@@ -37,4 +37,5 @@ runtime-runc.so)
 	echo "path: $runc" >"$tmp/config.yaml"
 	;;
 esac
-"$check" "${args[@]}" --config "$tmp/config.yaml" "$3"
+export TSAN_OPTIONS="${TSAN_OPTIONS:-} atexit_sleep_ms=0" # each test is a process
+"$check" "${args[@]}" --config "$tmp/config.yaml" "${@:4}" "$3"
