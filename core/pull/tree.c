@@ -35,6 +35,8 @@ struct pull_tree *pull_tree_new(int root, const struct pull_tree_opts *opts)
 	t->implied = pull_pathset_new();
 	if (opts->whiteout == PULL_WHITEOUT_DELETE)
 		t->touched = pull_pathset_new();
+	if (opts->whiteout == PULL_WHITEOUT_AUFS)
+		t->hidden = pull_pathset_new();
 	return t;
 }
 
@@ -46,6 +48,7 @@ struct pull_tree *pull_tree_free(struct pull_tree *t)
 	free(t->cached);
 	pull_pathset_free(t->implied);
 	pull_pathset_free(t->touched);
+	pull_pathset_free(t->hidden);
 	free(t);
 	return NULL;
 }
@@ -131,7 +134,8 @@ static int make_implied(struct pull_tree *t, int dir, const char *base, const ch
 		        "more than %d directories have no entry of their own",
 		        BERTH_LIMIT_IMPLIED_DIRS);
 	pull_pathset_add(t->implied, path);
-	return 0;
+	const struct pull_place pl = {.dir = dir, .base = base};
+	return pull_tree_unhide(t, path, &pl, ret_err);
 }
 
 /* Makes what is missing of `parent` below `part`, its longest prefix that is there, open as *fd. */
@@ -344,15 +348,22 @@ int pull_tree_dir(struct pull_tree *t, const char *path, int *ret_fd, struct ber
 	return 0;
 }
 
-void pull_tree_made(struct pull_tree *t, const char *path)
+int pull_tree_made(struct pull_tree *t, const char *path, struct berth_error **ret_err)
 {
+	struct pull_place pl;
+
+	if (t->hidden && pull_pathset_has(t->hidden, path))
+		return pull_tree_find(t, path, &pl, ret_err) < 0
+		               ? -1
+		               : pull_tree_unhide(t, path, &pl, ret_err);
 	if (!t->touched)
-		return;
+		return 0;
 	_cleanup_free_ char *p = berth_strdup(path);
 	while (*p && pull_pathset_add(t->touched, p)) {
 		char *slash = strrchr(p, '/');
 		*(slash ? slash : p) = '\0';
 	}
+	return 0;
 }
 
 size_t pull_tree_implied(struct pull_tree *t, char **ret, size_t *ret_bytes)

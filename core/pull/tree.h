@@ -18,7 +18,7 @@ int pull_whiteout_parse(const char *name);
 
 struct pull_tree_opts {
 	enum pull_whiteout whiteout;
-	/* Marks a directory opaque (overlay alone). */
+	/* Marks a directory opaque (overlay alone: aufs' mark is a file). */
 	int (*opaque)(void *arg, int dirfd, struct berth_error **ret_err);
 	void *arg;
 };
@@ -54,10 +54,13 @@ int pull_tree_clear(struct pull_tree *t, const char *path, const struct pull_pla
 int pull_tree_dir(struct pull_tree *t, const char *path, int *ret_fd,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* The path has now been made by this layer. */
-void pull_tree_made(struct pull_tree *t, const char *path);
+int pull_tree_made(
+        struct pull_tree *t, const char *path, struct berth_error **ret_err) BERTH_MUST_CHECK;
 
-/* Takes an entry whose last component begins with ".wh."; false: it is a name like any other. */
-bool pull_tree_is_whiteout(const struct pull_tree *t, const char *path);
+/* Why the storage driver's file system cannot show a file of this clean path; NULL where it can. */
+const char *pull_tree_unfit(const struct pull_tree *t, const char *path);
+/* Does the last component begin with ".wh."? */
+bool pull_tree_is_whiteout(const char *path);
 int pull_tree_whiteout(
         struct pull_tree *t, const char *path, struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* aufs' own files, that no layer should hold: left out. */

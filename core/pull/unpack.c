@@ -135,7 +135,7 @@ static int make_hard_link(
 	struct stat st;
 
 	const char *why = pull_tree_clean(raw, target);
-	if (!why && (!*target || pull_tree_is_whiteout(u->tree, target)))
+	if (!why && (!*target || pull_tree_is_whiteout(target)))
 		why = "it is no file";
 	if (why)
 		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
@@ -245,12 +245,14 @@ static int take_entry(struct unpack *u, struct archive_entry *e, struct berth_er
 		        BERTH_LIMIT_LAYER_BYTES);
 	if (pull_tree_is_noise(u->tree, path))
 		return 0;
-	if (pull_tree_is_whiteout(u->tree, path))
+	why = pull_tree_unfit(u->tree, path);
+	if (why)
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION, "%s", why);
+	if (pull_tree_is_whiteout(path))
 		return pull_tree_whiteout(u->tree, path, ret_err);
 	if (make_entry(u, e, path, ret_err) < 0)
 		return -1;
-	pull_tree_made(u->tree, path);
-	return 0;
+	return pull_tree_made(u->tree, path, ret_err);
 }
 
 /* In a UTF-8 locale libarchive normalises the names of PAX headers (NFC), which makes other names

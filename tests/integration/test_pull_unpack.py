@@ -194,12 +194,54 @@ def test_entries_below_a_whiteout_of_the_same_layer(tmp_path):
     assert p.unpacked[(0, 0)]["paths"] == ["e", "e/x/y"]
 
 
-def test_aufs_whiteouts_keep_their_names(tmp_path):
-    t = Tar().add("d/.wh.gone").dir("o").add("o/.wh..wh..opq").add("o/f").add(".wh..wh.plnk/x")
+def is_aufs_mark(root, name):
+    s = lstat(root, name)
+    return stat.S_ISREG(s.st_mode) and s.st_size == 0
+
+
+def test_aufs_whiteouts(tmp_path):
+    """aufs hides what lies beside a whiteout, too: the layer's own files must have none."""
+    t = (Tar().add("d/.wh.gone", data="text").dir(".wh.top").dir("o").add("o/new")
+         .add("o/.wh..wh..opq", data="text").add("same").add(".wh.same").dir("both").add("both/f")
+         .add(".wh.both").add(".wh.later").dir("later").add("later/f").add(".wh.file")
+         .add("file", data="x").add(".wh.link").sym("link", "x").add(".wh.hard")
+         .hard("hard", "file").add(".wh.null").add(".wh..wh.plnk/1.2").add(".wh..wh.aufs")
+         .add("imp/.wh..wh..opq"))
     p, r = one(tmp_path, t, whiteout="aufs")
-    assert sorted(os.listdir(r)) == ["d", "o"]
-    assert os.listdir(r + "/d") == [".wh.gone"]
-    assert sorted(os.listdir(r + "/o")) == [".wh..wh..opq", "f"] and not p.opaque
+    assert sorted(os.listdir(r)) == [".wh.null", ".wh.top", "both", "d", "file", "hard", "imp",
+                                     "later", "link", "o", "same"]
+    assert os.listdir(r + "/d") == [".wh.gone"] and not p.opaque
+    assert sorted(os.listdir(r + "/o")) == [".wh..wh..opq", "new"]
+    assert sorted(os.listdir(r + "/both")) == sorted(os.listdir(r + "/later")) == [".wh..wh..opq", "f"]
+    assert all(is_aufs_mark(r, x) for x in ("d/.wh.gone", ".wh.top", "o/.wh..wh..opq",
+                                            "both/.wh..wh..opq", "imp/.wh..wh..opq"))
+    assert open(r + "/file").read() == "x" and p.unpacked[(0, 0)]["paths"] == ["d", "imp"]
+
+
+def test_aufs_entries_below_a_whiteout_of_the_same_layer(tmp_path):
+    t = Tar().add(".wh.d").add("d/f").add("e/.wh.x").add("e/x/y/z").add(".wh.q").add("q/.wh.r")
+    p, r = one(tmp_path, t, whiteout="aufs")
+    assert sorted(os.listdir(r)) == ["d", "e", "q"]
+    assert sorted(os.listdir(r + "/d")) == [".wh..wh..opq", "f"]
+    assert sorted(os.listdir(r + "/e/x")) == [".wh..wh..opq", "y"]
+    assert sorted(os.listdir(r + "/q")) == [".wh..wh..opq", ".wh.r"]
+    assert p.unpacked[(0, 0)]["paths"] == ["e", "e/x/y"]
+
+
+@pytest.mark.parametrize("name, why", [("d/" + "n" * 243, "the 242 bytes"),
+                                       ("n" * 243 + "/f", "the 242 bytes"),
+                                       (".wh." + "n" * 243, "the 242 bytes"),
+                                       ("d/.wh.x/f", "the name of a whiteout"),
+                                       (".wh..wh..opq/f", "the name of a whiteout")])
+def test_what_aufs_cannot_show(tmp_path, name, why):
+    with pytest.raises(PullError) as e:
+        one(tmp_path, Tar().add("before").add(name), whiteout="aufs")
+    assert f"entry '{name}'" in e.value.msg and why in e.value.msg and e.value.code == 9
+
+
+def test_what_aufs_can_just_show(tmp_path):
+    _, r = one(tmp_path, Tar().add("n" * 242).add(".wh." + "m" * 242), whiteout="aufs")
+    assert sorted(os.listdir(r)) == [".wh." + "m" * 242, "n" * 242]
 
 
 def test_delete_whiteouts_remove_what_lies_below(tmp_path):
@@ -283,8 +325,8 @@ def hostile():
 @pytest.mark.parametrize("whiteout", ["overlay", "delete", "aufs"])
 def test_refused_with_the_entrys_name(tmp_path, case, whiteout):
     tar, name, why = hostile()[case]
-    if whiteout == "aufs" and "whiteout" in case and "through" not in case:
-        pytest.skip("aufs keeps such names")
+    if whiteout == "aufs" and case == "hard link to a whiteout":
+        pytest.skip("there it is not in the layer")
     if whiteout == "delete" and case in ("hard link to a whiteout",):
         pytest.skip("nothing is left to link to")
     before = set(os.listdir("/tmp"))
