@@ -13,6 +13,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "mount/aufs.h"
 #include "mount/idmap.h"
 #include "mount/options.h"
 #include "mount/overlay.h"
@@ -65,8 +66,13 @@ static bool is_path_key(const char *key)
 	       strcmp(key, "source") == 0;
 }
 
-static int configure(int fsfd, const struct berth_mount *m, const struct mount_plan *p, int *keep,
-        struct berth_error **ret_err)
+static bool is_aufs(const struct berth_mount *m)
+{
+	return strcmp(m->type, "aufs") == 0;
+}
+
+static int configure(int fsfd, const struct berth_mount *m, const struct mount_plan *p,
+        struct aufs_branches *branches, int *keep, struct berth_error **ret_err)
 {
 	bool overlay = strcmp(m->type, "overlay") == 0;
 	const char *source = m->source ? m->source : m->type;
@@ -79,8 +85,12 @@ static int configure(int fsfd, const struct berth_mount *m, const struct mount_p
 		        ret_err, r, "mount of type '%s' from '%s'", m->type, source);
 	for (size_t i = 0; i < p->n_params; i++) {
 		const struct mount_param *q = &p->params[i];
+		if (is_aufs(m) && aufs_is_branch(q))
+			continue;
 		if (!q->value)
 			r = fsconfig(fsfd, FSCONFIG_SET_FLAG, q->key, NULL, 0) < 0 ? -errno : 0;
+		else if (is_aufs(m) && strcmp(q->key, "xino") == 0)
+			r = aufs_set_xino(fsfd, q->value, &keep[k++]);
 		else
 			r = mount_fsconfig_string(
 			        fsfd, q->key, q->value, overlay && is_path_key(q->key), &keep[k++]);
@@ -97,11 +107,14 @@ static int configure(int fsfd, const struct berth_mount *m, const struct mount_p
 		        "mount of type '%s' from '%s': option 'ro'", m->type, source);
 	if (overlay && overlay_add_lowers(fsfd, p, keep + k, ret_err) < 0)
 		return -1;
+	if (is_aufs(m) && aufs_give_branches(fsfd, branches, keep + k, ret_err) < 0)
+		return -1;
 	if (fsconfig(fsfd, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0) {
 		int e = errno;
 		_cleanup_free_ char *said = mount_fs_log(fsfd, e);
 		return berth_error_set(ret_err, berth_code_from_errno(e),
-		        "mount of type '%s' from '%s': %s", m->type, source, said);
+		        "mount of type '%s' from '%s': %s%s", m->type, source, said,
+		        is_aufs(m) ? AUFS_HINT : "");
 	}
 	return 0;
 }
@@ -109,7 +122,9 @@ static int configure(int fsfd, const struct berth_mount *m, const struct mount_p
 static int open_fs(const struct berth_mount *m, const struct mount_plan *p, bool restricted,
         struct berth_error **ret_err)
 {
-	size_t n_keep = 1 + p->n_params + berth_strv_len(p->lowers);
+	/* aufs' branches are parameters, and looked at twice. */
+	size_t n_keep = 1 + 2 * p->n_params + berth_strv_len(p->lowers);
+	_cleanup_(aufs_finish) struct aufs_branches branches = {.plan = p, .lock = -1};
 	_cleanup_close_ int fsfd = fsopen(m->type, FSOPEN_CLOEXEC);
 	_cleanup_close_ int fd = -1;
 
@@ -118,7 +133,7 @@ static int open_fs(const struct berth_mount *m, const struct mount_plan *p, bool
 	_cleanup_free_ int *keep = berth_reallocarray(NULL, n_keep, sizeof(*keep));
 	for (size_t i = 0; i < n_keep; i++)
 		keep[i] = -1;
-	int r = configure(fsfd, m, p, keep, ret_err);
+	int r = configure(fsfd, m, p, &branches, keep, ret_err);
 	for (size_t i = 0; i < n_keep; i++)
 		berth_close(keep[i]);
 	if (r < 0)
@@ -126,6 +141,8 @@ static int open_fs(const struct berth_mount *m, const struct mount_plan *p, bool
 	fd = fsmount(fsfd, FSMOUNT_CLOEXEC, restricted ? RESTRICTED : 0);
 	if (fd < 0)
 		return berth_error_errno(ret_err, errno, "make a mount of type '%s'", m->type);
+	if (is_aufs(m) && aufs_append_rest(fsfd, &branches, ret_err) < 0)
+		return -1;
 	r = set_attrs(fd, p, restricted);
 	if (r < 0)
 		return berth_error_errno(ret_err, r, "mount of type '%s': set attributes", m->type);

@@ -26,6 +26,9 @@
  *            overlay: lowerdir=TOP:...:BOTTOM with \: and \\ as escapes, or one lowerdir+=PATH per
  *            layer, top first; as many as the kernel takes.
  *            mount_program=PATH: that program serves it through FUSE, and knows the other options.
+ *            aufs: br=PATH=MODE for the top branch and append=PATH=MODE for each below it, from the
+ *            top down; MODE begins after the last '=', and there are no escapes. A branch of mode
+ * rw is refused (FAILED_PRECONDITION) where another mount has it on top.
  */
 
 /* Mounts all that `m` describes on `target`, an existing directory (or file, for a bind of a file),
