@@ -37,7 +37,9 @@ check_files() {
 		lib/systemd/system/berth.service
 		$libdir/berth/plugins/net-cni.so
 		$libdir/berth/plugins/runtime-runc.so
+		$libdir/berth/plugins/storage-aufs.so
 		$libdir/berth/plugins/storage-btrfs.so
+		$libdir/berth/plugins/storage-devmapper.so
 		$libdir/berth/plugins/storage-overlay.so
 		$libdir/pkgconfig/berth-plugin.pc
 		libexec/berth/berth-init

@@ -1,0 +1,62 @@
+/* What the tests of storage-aufs share: a mount namespace, a tmpfs with the driver's state
+ * directory, layers and mounts in few words. Include cmocka.h before it. */
+#ifndef BERTH_TEST_AUFS_FIXTURE_H
+#define BERTH_TEST_AUFS_FIXTURE_H
+
+#include <berth/plugin.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "testhost.h"
+
+#define LAYERS_MAX 126
+
+extern int no_root, no_aufs;
+extern char dir[]; /* the tmpfs */
+extern char *state, *target;
+extern struct testhost *h;
+
+#define NEED_ROOT()             \
+	do {                    \
+		if (no_root)    \
+			skip(); \
+	} while (0)
+#define NEED_AUFS()                     \
+	do {                            \
+		if (no_root || no_aufs) \
+			skip();         \
+	} while (0)
+#define OK(op, call)                                                              \
+	do {                                                                      \
+		berth_status st_ = (call);                                        \
+		if (st_ != BERTH_OK)                                              \
+			fail_msg("%s: %d %s", #call, (int)st_, testop_error(op)); \
+	} while (0)
+#define FAILS(op, call, status, part)                                               \
+	do {                                                                        \
+		berth_status st_ = (call);                                          \
+		if (st_ != (status) || !strstr(testop_error(op), part))             \
+			fail_msg("%s: %d '%s'", #call, (int)st_, testop_error(op)); \
+	} while (0)
+
+int aufs_group_setup(void **s);
+int aufs_group_teardown(void **s);
+int aufs_teardown(void **s);
+void start(const char *plugin, const char *config);
+const struct berth_storage_ops *ops(void);
+struct berth_snap_args args(const char *key, const char *parent, const char *name);
+void put_in(const char *d, const char *name, const char *text);
+void assert_in(const char *d, const char *name, const char *want); /* NULL: not there */
+void run(const char *in, const char *command);                     /* must succeed */
+/* A committed layer; `command` fills it. */
+void make_layer(const char *name, const char *parent, const char *command);
+/* n layers, each with a file of its own; returns the top one's name (the caller frees it). */
+char *make_chain(int n);
+void commit(const char *key, const char *name);
+void remove_snap(const char *key);
+int try_mount(const struct berth_mounts_result *r, struct berth_error **ret_err);
+enum how { PREPARE, VIEW, MOUNTS };
+void mount_snap(enum how how, const char *key, const char *parent);
+void unmount(void);
+
+#endif
