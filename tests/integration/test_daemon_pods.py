@@ -381,8 +381,7 @@ def test_a_pod_whose_init_has_died_is_stopped(real, while_down):
         time.sleep(0.3)
         real.start()
     wait_for(lambda: real.pod_status(pod).state == pb().SANDBOX_NOTREADY)
-    s = real.status(cid)
-    assert (s.state, s.exit_code) == (pb().CONTAINER_EXITED, 137)
+    assert real.wait_exit(cid).exit_code == 137
     wait_for(lambda: len(real.lease_files()) == 1 and len(real.veths()) == 1)
     with fails("FAILED_PRECONDITION", "not ready"):
         real.create(pod, "true", name="late")
