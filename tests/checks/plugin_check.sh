@@ -19,6 +19,18 @@ fi
 args=(--brief --helpers "$2")
 echo '{}' >"$tmp/config.yaml"
 case $(basename "$3") in
+storage-devmapper.so)
+	[ -e /dev/mapper/control ] || { echo "skipped: no device mapper"; exit 77; }
+	echo "{loop_size: 4G, base_size: 256M}" >"$tmp/config.yaml"
+	;;
+storage-btrfs.so)
+	grep -qw btrfs /proc/filesystems && command -v mkfs.btrfs >/dev/null || { echo "skipped: no btrfs, or no mkfs.btrfs"; exit 77; }
+	truncate -s 2G "$tmp/disk"
+	mkdir "$tmp/btrfs"
+	mkfs.btrfs -q "$tmp/disk" >/dev/null 2>&1 && mount -o loop "$tmp/disk" "$tmp/btrfs" || exit 1
+	trap 'umount "$tmp/btrfs"; rm -rf "$tmp"' EXIT
+	args+=(--dir "$tmp/btrfs")
+	;;
 storage-* | fake.so)
 	# In memory: each commit syncs the file system, and that of a busy machine has much to write.
 	[ -w /dev/shm ] && args+=(--dir /dev/shm)
