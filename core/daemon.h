@@ -30,12 +30,17 @@ enum berth_change {
 };
 struct berth_pod;
 
+/* Storage drivers in use at once; a layer's place is told by a bit for each. */
+#define BERTH_LIMIT_STORAGE_DRIVERS 8
+
 struct berth_handler {
 	char *name;
 	struct berth_instance *instance;
-	char *info;          /* OCI runtime `features` as JSON, or NULL */
-	bool rro;            /* it knows the mount option */
-	bool userns;         /* told to CRI */
+	struct berth_instance *storage; /* where its containers' root file systems are made */
+	char *info;                     /* OCI runtime `features` as JSON, or NULL */
+	bool rro;                       /* it knows the mount option */
+	bool userns;                    /* told to CRI */
+	char *userns_why; /* why the node cannot map owners with its storage driver, or NULL */
 	uint64_t size_limit; /* of what a container writes, in bytes; 0 = none */
 };
 
@@ -53,12 +58,13 @@ struct berth_daemon {
 	const char *helpers_dir;     /* [any] */
 	struct berth_plugin_host *plugins;
 	struct berth_pool *flows;       /* requests that block: one worker each while they run */
-	struct berth_instance *storage; /* [any] */
+	struct berth_instance *storage; /* [any] storage.driver: the first of `storages` */
+	struct berth_instance *storages[BERTH_LIMIT_STORAGE_DRIVERS]; /* [any] */
+	size_t n_storages;
 	struct berth_instance *network; /* [any] NULL = host network alone */
 	struct berth_handler *handlers; /* [any] */
 	size_t n_handlers;
 	struct berth_spec_host host; /* [any] what this machine can do */
-	char *userns_why;            /* [any] why no pod can have a user namespace, or NULL */
 
 	struct berth_pods *pods;
 	struct berth_containers *containers;
@@ -87,6 +93,9 @@ struct berth_daemon {
 
 /* "" is the default handler; NULL where there is none of that name. [any] */
 const struct berth_handler *berth_daemon_handler(const struct berth_daemon *d, const char *name);
+
+/* By a driver's name; NULL where none of that name is loaded. [any] */
+struct berth_instance *berth_daemon_storage(const struct berth_daemon *d, const char *name);
 
 /* Tells on_change, where somebody listens. [loop] */
 void berth_changed(

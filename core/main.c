@@ -368,10 +368,10 @@ static void tear_down(struct process *p)
 	for (size_t i = 0; i < p->d.n_handlers; i++) {
 		free(p->d.handlers[i].name);
 		free(p->d.handlers[i].info);
+		free(p->d.handlers[i].userns_why);
 	}
 	free(p->d.handlers);
 	free(p->d.pod_cidr);
-	free(p->d.userns_why);
 	berth_strv_free(p->d.pull_cgroup);
 	berth_policy_free(p->d.policy);
 	berth_shortnames_free(p->d.shortnames);

@@ -30,6 +30,7 @@ static json_t *plugin_conf(const struct berth_config *c, const char *plugin, con
 
 	json_decref(merged);
 	json_object_del(conf, "path");
+	json_object_del(conf, "storage");
 	if (handler_path)
 		json_object_set(conf, "path", handler_path);
 	if (file)
@@ -88,11 +89,58 @@ static int check_size_limit(struct berth_daemon *d, struct berth_handler *h, con
 {
 	if (berth_config_size_limit(d->config, name, &h->size_limit, ret_err) < 0)
 		return -1;
-	if (h->size_limit && !(berth_instance_features(d->storage) & BERTH_F_QUOTA))
+	if (h->size_limit && !(berth_instance_features(h->storage) & BERTH_F_QUOTA))
 		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
 		        "containers of the handler %s have a size limit, and the storage driver %s "
 		        "has no quota: %s",
-		        name, berth_instance_name(d->storage), berth_instance_no_quota(d->storage));
+		        name, berth_instance_name(h->storage), berth_instance_no_quota(h->storage));
+	return 0;
+}
+
+/* Loads a storage driver, unless it is there. */
+static struct berth_instance *load_storage(
+        struct berth_daemon *d, const char *name, const char *what, struct berth_error **ret_err)
+{
+	struct berth_instance *i = berth_daemon_storage(d, name);
+
+	if (i)
+		return i;
+	if (d->n_storages == BERTH_LIMIT_STORAGE_DRIVERS) {
+		berth_error_set(ret_err, BERTH_INVALID_ARGUMENT, "%s: more than %d storage drivers",
+		        what, BERTH_LIMIT_STORAGE_DRIVERS);
+		return NULL;
+	}
+	i = load(d, name, name, NULL, ret_err);
+	if (!i) {
+		berth_error_wrap(ret_err, "%s", what);
+		return NULL;
+	}
+	if (!berth_instance_has_storage(i)) {
+		berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "%s: plugin %s is no storage driver", what, name);
+		return NULL;
+	}
+	d->storages[d->n_storages++] = i;
+	return i;
+}
+
+static int load_storages(struct berth_daemon *d, struct berth_error **ret_err)
+{
+	const struct berth_config *c = d->config;
+	const char *name;
+	json_t *conf;
+
+	d->storage = load_storage(d, c->storage.driver, "storage.driver", ret_err);
+	if (!d->storage)
+		return -1;
+	for (char **v = c->storage.also; v && *v; v++)
+		if (!load_storage(d, *v, "storage.also", ret_err))
+			return -1;
+	json_object_foreach (c->runtimes.handlers, name, conf) {
+		_cleanup_free_ char *what = berth_asprintf("runtimes.handlers.%s.storage", name);
+		if (!load_storage(d, berth_config_storage(c, name), what, ret_err))
+			return -1;
+	}
 	return 0;
 }
 
@@ -112,6 +160,7 @@ static int load_handlers(struct berth_daemon *d, struct berth_error **ret_err)
 		if (!berth_instance_has_runtime(h->instance))
 			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 			        "runtimes.handlers.%s: plugin %s is no runtime", name, plugin);
+		h->storage = berth_daemon_storage(d, berth_config_storage(d->config, name));
 		if (check_size_limit(d, h, name, ret_err) < 0)
 			return -1;
 		h->name = berth_strdup(name);
@@ -128,12 +177,8 @@ int berth_load_plugins(struct berth_daemon *d, struct berth_error **ret_err)
 {
 	const struct berth_config *c = d->config;
 
-	d->storage = load(d, c->storage.driver, c->storage.driver, NULL, ret_err);
-	if (!d->storage)
-		return berth_error_wrap(ret_err, "storage.driver");
-	if (!berth_instance_has_storage(d->storage))
-		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
-		        "storage.driver: plugin %s is no storage driver", c->storage.driver);
+	if (load_storages(d, ret_err) < 0)
+		return -1;
 	if (*c->network.plugin) {
 		d->network = load(d, c->network.plugin, c->network.plugin, NULL, ret_err);
 		if (!d->network)

@@ -205,29 +205,16 @@ static void recover_container(struct berth_daemon *d, const char *id)
 
 /* ---- what belongs to nobody ---- */
 
-static bool layer_has_image(struct berth_daemon *d, const char *chain)
-{
-	struct berth_image *i, *tmp;
-	HASH_ITER (hh, d->images->by_id, i, tmp) {
-		size_t n;
-		json_t *l;
-		json_array_foreach (json_object_get(i->record, "layers"), n, l) {
-			if (strcmp(json_string_value(json_object_get(l, "chain_id")), chain) == 0)
-				return true;
-		}
-	}
-	return false;
-}
-
-static bool snapshot_wanted(struct berth_daemon *d, const struct berth_snap_info *s)
+static bool snapshot_wanted(struct berth_daemon *d, const struct berth_instance *storage,
+        const struct berth_snap_info *s)
 {
 	struct berth_container *c = NULL, *tmp;
 
 	if (s->kind == BERTH_SNAP_COMMITTED) {
-		if (layer_has_image(d, s->key))
+		if (berth_image_layer_used(d, storage, s->key))
 			return true;
 		HASH_ITER (hh, d->containers->by_id, c, tmp) {
-			if (berth_container_uses_layer(c, s->key))
+			if (berth_container_uses_layer(c, s->key, storage))
 				return true;
 		}
 		return false;
@@ -240,47 +227,62 @@ static bool snapshot_wanted(struct berth_daemon *d, const struct berth_snap_info
 }
 
 /* Children before parents: as long as something goes, there may be more that can. */
-int berth_recover_snapshots(struct berth_daemon *d, struct berth_error **ret_err)
+static int sweep_snapshots(
+        struct berth_daemon *d, struct berth_instance *storage, struct berth_error **ret_err)
 {
 	struct berth_snap_list list = {.size = sizeof(list)};
 	_cleanup_(berth_call_freep) struct berth_call *c =
-	        berth_call_new(d->storage, BERTH_OP_STORAGE_LIST, NULL);
+	        berth_call_new(storage, BERTH_OP_STORAGE_LIST, NULL);
 	bool any = true;
 
 	if (berth_call_run(c, NULL, &list, ret_err) < 0)
-		return berth_error_wrap(ret_err, "snapshots");
+		return berth_error_wrap(ret_err, "snapshots of %s", berth_instance_name(storage));
+	/* What is wanted is so for as long as the layers are known: told before any goes. */
 	bool *gone = berth_new_array(bool, list.n + 1);
+	bool *wanted = berth_new_array(bool, list.n + 1);
+	for (uint32_t i = 0; i < list.n; i++)
+		wanted[i] = snapshot_wanted(d, storage, list.snaps[i]);
 	while (any) {
 		any = false;
 		for (uint32_t i = 0; i < list.n; i++) {
 			const struct berth_snap_info *s = list.snaps[i];
 			struct berth_error *err = NULL;
-			if (gone[i] || snapshot_wanted(d, s))
+			if (gone[i] || wanted[i])
 				continue;
 			struct berth_snap_args a = {.size = sizeof(a), .key = s->key};
 			_cleanup_(berth_call_freep) struct berth_call *r =
-			        berth_call_new(d->storage, BERTH_OP_STORAGE_REMOVE, s->key);
+			        berth_call_new(storage, BERTH_OP_STORAGE_REMOVE, s->key);
 			if (berth_call_run(r, &a, NULL, &err) < 0) {
 				berth_log_debug(
 				        "a snapshot stays", "key", s->key, "error", err->msg);
 				berth_error_free(err);
 				continue;
 			}
-			berth_layer_drop(d->images, s->key);
+			berth_layer_drop(d, storage, s->key);
 			berth_log_info("a snapshot of nobody is removed", "key", s->key);
 			d->counts.repaired++;
 			gone[i] = any = true;
 		}
 	}
 	free(gone);
+	free(wanted);
 	_cleanup_(berth_call_freep) struct berth_call *clean =
-	        berth_call_new(d->storage, BERTH_OP_STORAGE_CLEANUP, NULL);
+	        berth_call_new(storage, BERTH_OP_STORAGE_CLEANUP, NULL);
 	struct berth_error *err = NULL;
 	if (berth_call_run(clean, NULL, NULL, &err) < 0) {
 		if (err->code != BERTH_UNIMPLEMENTED)
-			berth_log_warn("storage cleanup failed", "error", err->msg);
+			berth_log_warn("storage cleanup failed", "driver",
+			        berth_instance_name(storage), "error", err->msg);
 		berth_error_free(err);
 	}
+	return 0;
+}
+
+int berth_recover_snapshots(struct berth_daemon *d, struct berth_error **ret_err)
+{
+	for (size_t i = 0; i < d->n_storages; i++)
+		if (sweep_snapshots(d, d->storages[i], ret_err) < 0)
+			return -1;
 	return 0;
 }
 

@@ -41,18 +41,18 @@ static int look_into(int dir, struct berth_error **ret_err)
 	return r;
 }
 
-static void remove_view(struct berth_daemon *d)
+static void remove_view(struct berth_instance *storage)
 {
 	struct berth_snap_args a = {.size = sizeof(a), .key = VIEW};
 	struct berth_error *err = NULL;
 	_cleanup_(berth_call_freep) struct berth_call *c =
-	        berth_call_new(d->storage, BERTH_OP_STORAGE_REMOVE, VIEW);
+	        berth_call_new(storage, BERTH_OP_STORAGE_REMOVE, VIEW);
 	if (berth_call_run(c, &a, NULL, &err) < 0)
 		berth_error_free(err); /* the next start says why */
 }
 
 static int try_image(
-        struct berth_daemon *d, const struct berth_image *i, struct berth_error **ret_err)
+        struct berth_instance *storage, const struct berth_image *i, struct berth_error **ret_err)
 {
 	const char *chain = berth_image_chain_id(i);
 	if (!chain)
@@ -60,7 +60,7 @@ static int try_image(
 	struct berth_snap_args a = {.size = sizeof(a), .key = VIEW, .parent = chain};
 	struct berth_mounts_result m = {.size = sizeof(m)};
 	_cleanup_(berth_call_freep) struct berth_call *c =
-	        berth_call_new(d->storage, BERTH_OP_STORAGE_VIEW, VIEW);
+	        berth_call_new(storage, BERTH_OP_STORAGE_VIEW, VIEW);
 	int r = berth_call_run(c, &a, &m, ret_err);
 	if (r == 0 && m.n > 0) {
 		int root = berth_mount_clone(&m, true, ret_err);
@@ -70,55 +70,104 @@ static int try_image(
 		r = dir < 0 ? -1 : look_into(dir, ret_err);
 		berth_close(root);
 	}
-	remove_view(d);
+	remove_view(storage);
 	return r;
 }
 
-static const char *user_of(struct berth_daemon *d, const struct berth_image *i)
+static const char *user_of(
+        struct berth_daemon *d, const struct berth_image *i, const struct berth_instance *storage)
 {
 	struct berth_container *c, *tmp;
 	HASH_ITER (hh, d->containers->by_id, c, tmp) {
-		if (berth_container_uses_image(c, i->id))
+		if (berth_container_uses_image(c, i->id, storage))
 			return c->id;
 	}
 	return NULL;
+}
+
+struct findings {
+	uint64_t removed, damaged;
+};
+
+static void trouble(struct findings *f, struct berth_error *err)
+{
+	printf("error    %s\n", err->msg);
+	berth_error_free(err);
+	f->damaged++;
+}
+
+static void scrap(struct berth_daemon *d, struct berth_image *i, struct findings *f)
+{
+	struct berth_error *err = NULL;
+	if (berth_image_scrap(d, i, &err) < 0)
+		trouble(f, err);
+}
+
+static bool elsewhere(
+        const struct berth_daemon *d, const struct berth_image *i, const struct berth_instance *but)
+{
+	for (size_t n = 0; n < d->n_storages; n++)
+		if (d->storages[n] != but && berth_image_in(d, i, d->storages[n]))
+			return true;
+	return false;
+}
+
+static void repair_image(struct berth_daemon *d, struct berth_image *i,
+        struct berth_instance *storage, struct findings *f)
+{
+	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+
+	if (try_image(storage, i, &err) == 0)
+		return;
+	const char *user = user_of(d, i, storage);
+	_cleanup_free_ char *where =
+	        d->n_storages > 1 ? berth_asprintf(" in %s", berth_instance_name(storage))
+	                          : berth_strdup("");
+	if (user) {
+		printf("error    image %s is damaged%s, and container %s uses it: %s\n", i->id,
+		        where, user, err->msg);
+		f->damaged++;
+		return;
+	}
+	printf("repaired image %s is damaged%s and is removed: %s\n", i->id, where, err->msg);
+	f->removed++;
+	if (elsewhere(d, i, storage)) /* without its top layer it is not this driver's any more */
+		berth_layer_drop(d, storage, berth_image_chain_id(i));
+	else
+		scrap(d, i, f);
+}
+
+/* A layer that went may have been below another image's top. */
+static void scrap_homeless(struct berth_daemon *d, struct findings *f)
+{
+	struct berth_image *i, *tmp;
+
+	HASH_ITER (hh, d->images->by_id, i, tmp) {
+		if (!berth_image_home(d, i, NULL))
+			scrap(d, i, f);
+	}
 }
 
 int berth_repair(struct berth_daemon *d)
 {
 	struct berth_image *i, *tmp;
 	struct berth_error *err = NULL;
-	uint64_t removed = 0, damaged = 0;
+	struct findings f = {0};
 
-	HASH_ITER (hh, d->images->by_id, i, tmp) {
-		if (try_image(d, i, &err) == 0)
-			continue;
-		const char *user = user_of(d, i);
-		if (user)
-			printf("error    image %s is damaged, and container %s uses it: %s\n",
-			        i->id, user, err->msg);
-		else
-			printf("repaired image %s is damaged and is removed: %s\n", i->id,
-			        err->msg);
-		err = berth_error_free(err);
-		damaged += user != NULL;
-		if (!user && berth_image_scrap(d, i, &err) < 0) {
-			printf("error    %s\n", err->msg);
-			err = berth_error_free(err);
-			damaged++;
-		} else if (!user) {
-			removed++;
+	for (size_t n = 0; n < d->n_storages; n++) {
+		HASH_ITER (hh, d->images->by_id, i, tmp) {
+			if (berth_image_chain_id(i) && berth_image_in(d, i, d->storages[n]))
+				repair_image(d, i, d->storages[n], &f);
 		}
 	}
-	if (removed && berth_recover_snapshots(d, &err) < 0) {
-		printf("error    %s\n", err->msg);
-		err = berth_error_free(err);
-		damaged++;
-	}
+	if (f.removed)
+		scrap_homeless(d, &f);
+	if (f.removed && berth_recover_snapshots(d, &err) < 0)
+		trouble(&f, err);
 	printf("%u pod sandboxes, %u containers, %u images; %" PRIu64 " repaired, %" PRIu64
 	       " damaged\n",
 	        HASH_CNT(hh_id, d->pods->by_id), HASH_CNT(hh, d->containers->by_id),
-	        HASH_COUNT(d->images->by_id), d->counts.repaired + removed,
-	        d->counts.unrepaired + damaged);
-	return d->counts.unrepaired + damaged > 0;
+	        HASH_COUNT(d->images->by_id), d->counts.repaired + f.removed,
+	        d->counts.unrepaired + f.damaged);
+	return d->counts.unrepaired + f.damaged > 0;
 }

@@ -349,6 +349,29 @@ static void check_reference(struct check *k, const struct berth_yaml *at, const 
 	        best ? "; did you mean '" : "", best ? best : "", best ? "'?" : "");
 }
 
+/* The storage drivers that are named elsewhere than in storage.driver. */
+static void check_storage(struct check *k)
+{
+	const struct berth_config *c = k->c;
+	const char *handler;
+	json_t *value;
+
+	for (char **v = c->storage.also; v && *v; v++)
+		check_reference(k, find(k->root, "storage", "also"), "storage.also", *v, c->plugins,
+		        "plugins");
+	json_object_foreach (c->runtimes.handlers, handler, value) {
+		const struct berth_yaml *at =
+		        berth_yaml_get(find(k->root, "runtimes", "handlers"), handler);
+		const json_t *driver = json_object_get(value, "storage");
+		_cleanup_free_ char *what = berth_asprintf("runtimes.handlers.%s.storage", handler);
+		if (driver && !json_is_string(driver))
+			mistake(k, at, 0, "%s must be text: the name of a storage plugin", what);
+		else if (driver)
+			check_reference(
+			        k, at, what, json_string_value(driver), c->plugins, "plugins");
+	}
+}
+
 /* Two keys of a group that make sense together alone. */
 static void check_pair(struct check *k, const char *group, const char *name, const char *value,
         const char *needs, const char *needed)
@@ -366,6 +389,7 @@ static void check_references(struct check *k)
 
 	check_reference(k, find(k->root, "storage", "driver"), "storage.driver", c->storage.driver,
 	        c->plugins, "plugins");
+	check_storage(k);
 	if (c->network.plugin[0])
 		check_reference(k, find(k->root, "network", "plugin"), "network.plugin",
 		        c->network.plugin, c->plugins, "plugins");

@@ -220,9 +220,17 @@ json_t *berth_config_handler(
 	const char *key;
 	json_t *value;
 	json_object_foreach ((json_t *)(uintptr_t)own, key, value)
-		if (strcmp(key, "plugin") != 0 && strcmp(key, "size_limit") != 0)
+		if (strcmp(key, "plugin") != 0 && strcmp(key, "storage") != 0 &&
+		        strcmp(key, "size_limit") != 0)
 			json_object_set_new(merged, key, json_deep_copy(value));
 	if (ret_plugin)
 		*ret_plugin = plugin;
 	return merged;
+}
+
+const char *berth_config_storage(const struct berth_config *c, const char *handler)
+{
+	const json_t *own = json_object_get(c->runtimes.handlers, handler);
+	const char *driver = json_string_value(json_object_get(own, "storage"));
+	return driver ? driver : c->storage.driver;
 }

@@ -21,6 +21,7 @@ struct berth_config {
 	json_t *plugins; /* NAME -> object of the plugin's own keys */
 	struct {
 		char *driver;
+		char **also;
 		uint64_t size_limit; /* 0 = none */
 	} storage;
 	struct {
@@ -82,9 +83,12 @@ int berth_config_size_limit(const struct berth_config *c, const char *handler, u
         struct berth_error **ret_err) BERTH_MUST_CHECK;
 
 /* What an instance of a runtime handler is configured with: plugins.PLUGIN overlaid by the
- * handler's own keys, without "plugin" and "size_limit". A new reference; *ret_plugin is valid as
- * long as `c`. NULL where there is no such handler. */
+ * handler's own keys, without "plugin", "storage" and "size_limit". A new reference; *ret_plugin is
+ * valid as long as `c`. NULL where there is no such handler. */
 json_t *berth_config_handler(
         const struct berth_config *c, const char *handler, const char **ret_plugin);
+
+/* The storage driver of a runtime handler; valid as long as `c`. */
+const char *berth_config_storage(const struct berth_config *c, const char *handler);
 
 #endif

@@ -22,7 +22,11 @@ const struct berth_key berth_keys[] = {
                        "bare name is a file of the plugin directory, `path` names one "
                        "elsewhere."},
         {"storage", "driver", BERTH_KEY_TEXT, AT(storage.driver), .preset = "storage-overlay",
-                .doc = "The plugin that keeps layers and root file systems."},
+                .doc = "The plugin that keeps layers and root file systems, where a runtime "
+                       "handler names no other."},
+        {"storage", "also", BERTH_KEY_TEXTS, AT(storage.also), .preset = "[]",
+                .doc = "Further storage drivers to load, though no handler uses them: what they "
+                       "keep stays, and can be moved."},
         {"storage", "size_limit", BERTH_KEY_BYTES, AT(storage.size_limit), .preset = "0", .min = 0,
                 .max = BERTH_GIB(1024 * 1024),
                 .doc = "How much a container may write into its own layer, and the most that a "
@@ -36,7 +40,8 @@ const struct berth_key berth_keys[] = {
                 .doc = "The handler of pods that ask for none."},
         {"runtimes", "handlers", BERTH_KEY_OBJECTS, AT(runtimes.handlers),
                 .preset = "{runc: {plugin: runtime-runc}}",
-                .doc = "Runtime handlers by name: `plugin`, and keys that overlay those of "
+                .doc = "Runtime handlers by name: `plugin`, `storage` for a storage driver of its "
+                       "own in place of storage.driver, and keys that overlay those of "
                        "plugins.PLUGIN."},
         {"images", "registries", BERTH_KEY_PATH, AT(images.registries),
                 .preset = "/etc/containers/registries.conf",

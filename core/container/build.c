@@ -25,7 +25,7 @@ static int mount_rootfs(struct berth_container *c, const char *rootfs, struct be
 	struct berth_snap_args args = {.size = sizeof(args), .key = c->id, .parent = c->parent};
 	struct berth_mounts_result res = {.size = sizeof(res)};
 	_cleanup_(berth_call_freep) struct berth_call *call =
-	        berth_call_new(c->d->storage, BERTH_OP_STORAGE_PREPARE, c->id);
+	        berth_call_new(c->storage, BERTH_OP_STORAGE_PREPARE, c->id);
 	_cleanup_(berth_ctr_maps_finish) struct berth_ctr_maps maps = {0};
 
 	if (berth_container_maps(c, &maps, ret_err) < 0 ||
@@ -281,6 +281,22 @@ static void remove_cgroup(const struct berth_container *c)
 	berth_cgroup_destroy(path);
 }
 
+int berth_container_drop_snapshot(const struct berth_container *c, struct berth_instance *storage,
+        const char *key, struct berth_error **ret_err)
+{
+	struct berth_snap_args args = {.size = sizeof(args), .key = key};
+
+	if (!storage) {
+		/* Once the driver is there again, it is nobody's and goes. */
+		berth_log_warn("a snapshot stays: its storage driver is not configured any more",
+		        "container", c->id, "key", key);
+		return 0;
+	}
+	_cleanup_(berth_call_freep) struct berth_call *call =
+	        berth_call_new(storage, BERTH_OP_STORAGE_REMOVE, key);
+	return berth_call_run(call, &args, NULL, ret_err);
+}
+
 int berth_container_destroy(struct berth_container *c, struct berth_error **ret_err)
 {
 	_cleanup_free_ char *dir = berth_container_dir(c);
@@ -301,10 +317,7 @@ int berth_container_destroy(struct berth_container *c, struct berth_error **ret_
 	berth_fault("ctr-unmounted");
 	if (berth_container_unstage(c, ret_err) < 0)
 		return berth_error_wrap(ret_err, "container %s", c->id);
-	struct berth_snap_args args = {.size = sizeof(args), .key = c->id};
-	_cleanup_(berth_call_freep) struct berth_call *call =
-	        berth_call_new(c->d->storage, BERTH_OP_STORAGE_REMOVE, c->id);
-	if (berth_call_run(call, &args, NULL, ret_err) < 0)
+	if (berth_container_drop_snapshot(c, c->storage, c->id, ret_err) < 0)
 		return berth_error_wrap(ret_err, "container %s: its root file system", c->id);
 	berth_fault("ctr-remove-before");
 	int r = berth_rm_tree(AT_FDCWD, dir);

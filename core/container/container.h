@@ -16,6 +16,7 @@ enum berth_ctr_phase {
 struct berth_ctr_volume {
 	size_t mount;
 	char *image_id, *parent; /* parent as the container's own */
+	struct berth_instance *storage;
 };
 
 struct berth_container {
@@ -28,6 +29,7 @@ struct berth_container {
 	enum berth_ctr_phase phase;
 	Runtime__V1__ContainerConfig *config; /* own copy */
 	char *image_id, *image_ref, *parent;  /* parent: ChainID of the top layer, NULL = none */
+	struct berth_instance *storage;       /* NULL: its driver is not configured any more */
 	char *log_path;                       /* absolute, or NULL */
 	uint64_t created_ns, started_ns, finished_ns;
 	struct berth_exit exit; /* EXITED; flags 0 = unknown */
@@ -128,9 +130,14 @@ int berth_container_resolve_volumes(
         struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;
 const struct berth_ctr_volume *berth_container_volume(
         const struct berth_container *c, size_t mount);
-/* Does the container need the image, or the committed layer? */
-bool berth_container_uses_image(const struct berth_container *c, const char *image_id);
-bool berth_container_uses_layer(const struct berth_container *c, const char *chain_id);
+/* Does the container need the image, or the committed layer, of that driver (NULL: of any)? */
+bool berth_container_uses_image(const struct berth_container *c, const char *image_id,
+        const struct berth_instance *storage);
+bool berth_container_uses_layer(const struct berth_container *c, const char *chain_id,
+        const struct berth_instance *storage);
+/* [worker] Removes a snapshot that may not be there. */
+int berth_container_drop_snapshot(const struct berth_container *c, struct berth_instance *storage,
+        const char *key, struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* [worker] berth_spec_in.stage; arg: the container. */
 int berth_container_stage(void *arg, size_t i, const char *source, uint64_t propagation, char **ret,
         struct berth_error **ret_err) BERTH_MUST_CHECK;

@@ -142,6 +142,12 @@ static int resolve_image(struct berth_container *c, struct berth_error **ret_err
 		        "container %s: \"%s\" is an artifact (%.100s), not an image: it can be "
 		        "mounted, not run",
 		        c->name, spec->image, artifact);
+	if (!berth_image_in(c->d, image, c->storage))
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "container %s: image \"%s\" is not in %s, the storage driver of runtime "
+		        "handler \"%s\": pull it for that handler",
+		        c->name, spec->image, berth_instance_name(c->storage),
+		        c->pod->handler->name);
 	c->image_id = berth_strdup(image->id);
 	c->parent = berth_strdup(berth_image_chain_id(image));
 	c->image_ref = berth_strdup(spec->user_specified_image && *spec->user_specified_image
@@ -174,6 +180,8 @@ void berth_container_create(struct berth_pod *pod, const Runtime__V1__ContainerC
 		berth_error_set(&err, BERTH_FAILED_PRECONDITION,
 		        "pod sandbox %s: its runtime handler \"%s\" is not configured any more",
 		        pod->id, pod->handler_name);
+	else
+		c->storage = pod->handler->storage;
 	if (err || resolve_image(c, &err) < 0 || berth_container_resolve_volumes(c, &err) < 0) {
 		done(NULL, err, arg);
 		berth_error_free(err);

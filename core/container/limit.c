@@ -42,12 +42,12 @@ int berth_container_size_limit(
 		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 		        "annotation %s: %s is more than this node allows, %llu bytes", key, text,
 		        (unsigned long long)most);
-	if (limit && !(berth_instance_features(c->d->storage) & BERTH_F_QUOTA))
+	if (limit && !(berth_instance_features(c->storage) & BERTH_F_QUOTA))
 		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
 		        "its size cannot be limited to %llu bytes: the storage driver %s has no "
 		        "quota: %s",
-		        (unsigned long long)limit, berth_instance_name(c->d->storage),
-		        berth_instance_no_quota(c->d->storage));
+		        (unsigned long long)limit, berth_instance_name(c->storage),
+		        berth_instance_no_quota(c->storage));
 	*ret = limit;
 	return 0;
 }

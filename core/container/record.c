@@ -54,10 +54,18 @@ static json_t *volumes_json(const struct berth_container *c)
 	for (size_t i = 0; i < c->n_volumes; i++) {
 		const struct berth_ctr_volume *v = &c->volumes[i];
 		json_array_append_new(
-		        a, json_pack("{s:I, s:s, s:s?}", "mount", (json_int_t)v->mount, "image_id",
-		                   v->image_id, "parent", v->parent));
+		        a, json_pack("{s:I, s:s, s:s?, s:s?}", "mount", (json_int_t)v->mount,
+		                   "image_id", v->image_id, "parent", v->parent, "storage",
+		                   v->storage ? berth_instance_name(v->storage) : NULL));
 	}
 	return a;
+}
+
+/* A record of before there were several drivers names none. */
+static struct berth_instance *storage_of(const struct berth_daemon *d, const json_t *j)
+{
+	const char *name = json_string_value(json_object_get(j, "storage"));
+	return name ? berth_daemon_storage(d, name) : d->storage;
 }
 
 static void volumes_load(struct berth_container *c, const json_t *a)
@@ -71,6 +79,7 @@ static void volumes_load(struct berth_container *c, const json_t *a)
 		        .mount = (size_t)json_integer_value(json_object_get(v, "mount")),
 		        .image_id = berth_record_str(v, "image_id"),
 		        .parent = berth_record_str(v, "parent"),
+		        .storage = storage_of(c->d, v),
 		};
 	}
 }
@@ -84,14 +93,15 @@ int berth_container_save(
 		json_array_append_new(groups, json_integer(c->groups[i]));
 	json_t *j = json_pack(
 	        "{s:s, s:s, s:s, s:s?, s:s?, s:s?, s:I, s:I, s:I, s:s?, s:O?, s:I, s:I, s:o, "
-	        "s:i, s:o, s:o, s:b, s:b, s:s?}",
+	        "s:i, s:o, s:o, s:b, s:b, s:s?, s:s?}",
 	        "phase", phases[phase], "id", c->id, "pod", c->pod->id, "image_id", c->image_id,
 	        "image_ref", c->image_ref, "parent", c->parent, "created_ns",
 	        (json_int_t)c->created_ns, "started_ns", (json_int_t)c->started_ns, "finished_ns",
 	        (json_int_t)c->finished_ns, "failure", c->failure, "resources", c->resources, "uid",
 	        (json_int_t)c->uid, "gid", (json_int_t)c->gid, "groups", groups, "stop_signal",
 	        c->stop_signal, "mounts", mounts_json(c), "volumes", volumes_json(c), "privileged",
-	        c->privileged, "own_pid_ns", c->own_pid_ns, "cgroups_path", c->cgroups_path);
+	        c->privileged, "own_pid_ns", c->own_pid_ns, "cgroups_path", c->cgroups_path,
+	        "storage", c->storage ? berth_instance_name(c->storage) : NULL);
 	if (!j)
 		return berth_error_set(ret_err, BERTH_INTERNAL, "container %s: its record", c->id);
 	return berth_record_save(dir, "ctr.json", j, &c->config->base, ret_err);
@@ -102,6 +112,7 @@ static void fill(struct berth_container *c, const json_t *j)
 	c->image_id = berth_record_str(j, "image_id");
 	c->image_ref = berth_record_str(j, "image_ref");
 	c->parent = berth_record_str(j, "parent");
+	c->storage = storage_of(c->d, j);
 	c->failure = berth_record_str(j, "failure");
 	c->cgroups_path = berth_record_str(j, "cgroups_path");
 	c->created_ns = (uint64_t)json_integer_value(json_object_get(j, "created_ns"));

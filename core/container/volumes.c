@@ -40,6 +40,8 @@ int berth_container_resolve_volumes(struct berth_container *c, struct berth_erro
 		        .mount = i,
 		        .image_id = berth_strdup(image->id),
 		        .parent = berth_strdup(berth_image_chain_id(image)),
+		        /* Any driver will do: it is the node that mounts it. */
+		        .storage = berth_image_home(c->d, image, c->storage),
 		};
 	}
 	return 0;
@@ -54,23 +56,31 @@ const struct berth_ctr_volume *berth_container_volume(const struct berth_contain
 	return NULL;
 }
 
-bool berth_container_uses_image(const struct berth_container *c, const char *image_id)
+static bool is(const char *a, const char *b, const struct berth_instance *in,
+        const struct berth_instance *storage)
 {
-	if (c->image_id && strcmp(c->image_id, image_id) == 0)
+	return a && strcmp(a, b) == 0 && (!storage || in == storage);
+}
+
+bool berth_container_uses_image(
+        const struct berth_container *c, const char *image_id, const struct berth_instance *storage)
+{
+	if (is(c->image_id, image_id, c->storage, storage))
 		return true;
 	for (size_t i = 0; i < c->n_volumes; i++) {
-		if (c->volumes[i].image_id && strcmp(c->volumes[i].image_id, image_id) == 0)
+		if (is(c->volumes[i].image_id, image_id, c->volumes[i].storage, storage))
 			return true;
 	}
 	return false;
 }
 
-bool berth_container_uses_layer(const struct berth_container *c, const char *chain_id)
+bool berth_container_uses_layer(
+        const struct berth_container *c, const char *chain_id, const struct berth_instance *storage)
 {
-	if (c->parent && strcmp(c->parent, chain_id) == 0)
+	if (is(c->parent, chain_id, c->storage, storage))
 		return true;
 	for (size_t i = 0; i < c->n_volumes; i++) {
-		if (c->volumes[i].parent && strcmp(c->volumes[i].parent, chain_id) == 0)
+		if (is(c->volumes[i].parent, chain_id, c->volumes[i].storage, storage))
 			return true;
 	}
 	return false;
@@ -95,7 +105,7 @@ static int mount_view(struct berth_container *c, const struct berth_ctr_volume *
 	struct berth_snap_args args = {.size = sizeof(args), .key = key, .parent = v->parent};
 	struct berth_mounts_result res = {.size = sizeof(res)};
 	_cleanup_(berth_call_freep) struct berth_call *call =
-	        berth_call_new(c->d->storage, BERTH_OP_STORAGE_VIEW, key);
+	        berth_call_new(v->storage, BERTH_OP_STORAGE_VIEW, key);
 
 	_cleanup_(berth_ctr_maps_finish) struct berth_ctr_maps maps = {0};
 	if (berth_container_maps(c, &maps, ret_err) < 0)
@@ -233,10 +243,7 @@ int berth_container_unstage(struct berth_container *c, struct berth_error **ret_
 	berth_fault("ctr-unstaged");
 	for (size_t i = 0; i < c->n_volumes; i++) {
 		_cleanup_free_ char *key = view_key(c, &c->volumes[i]);
-		struct berth_snap_args args = {.size = sizeof(args), .key = key};
-		_cleanup_(berth_call_freep) struct berth_call *call =
-		        berth_call_new(c->d->storage, BERTH_OP_STORAGE_REMOVE, key);
-		if (berth_call_run(call, &args, NULL, ret_err) < 0)
+		if (berth_container_drop_snapshot(c, c->volumes[i].storage, key, ret_err) < 0)
 			return berth_error_wrap(ret_err, "image volume %s", key);
 	}
 	return 0;

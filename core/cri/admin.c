@@ -19,6 +19,7 @@ struct import {
 	struct berth_grpc_call *call; /* NULL: from images.import_dir */
 	struct berth_pull_part *part;
 	char *path, *reference;
+	struct berth_instance *storage;
 	int fd, errnum;
 	bool left;
 };
@@ -96,8 +97,9 @@ static void opened(void *arg)
 	struct berth_error *err = NULL;
 
 	if (i->errnum == 0 && !i->left) {
-		struct berth_pull_request r = {
-		        .ref = i->reference, .import_fd = berth_take_fd(&i->fd)};
+		struct berth_pull_request r = {.ref = i->reference,
+		        .import_fd = berth_take_fd(&i->fd),
+		        .storage = i->storage};
 		i->part = berth_pull_join(i->d, &r, NULL, imported, i);
 		return;
 	}
@@ -110,13 +112,14 @@ static void opened(void *arg)
 }
 
 static struct import *import_begin(struct berth_daemon *d, struct berth_grpc_call *call,
-        const char *path, const char *reference)
+        const char *path, const char *reference, struct berth_instance *storage)
 {
 	struct import *i = berth_new(struct import);
 	i->d = d;
 	i->call = call;
 	i->path = berth_strdup(path);
 	i->reference = reference && *reference ? berth_strdup(reference) : NULL;
+	i->storage = storage;
 	i->fd = -1;
 	if (call)
 		berth_grpc_on_cancel(call, import_left, i);
@@ -132,11 +135,13 @@ static HANDLER(import_image)
 	const Berth__Admin__V1__ImportImageRequest *q = (const void *)request;
 	struct berth_daemon *d = arg;
 
-	if (q->path[0] != '/')
+	const struct berth_handler *h = berth_cri_handler(call, d, q->runtime_handler);
+
+	if (h && q->path[0] != '/')
 		berth_grpc_failf(
 		        call, BERTH_INVALID_ARGUMENT, "path \"%.200s\" is not absolute", q->path);
-	else
-		import_begin(d, call, q->path, q->reference);
+	else if (h)
+		import_begin(d, call, q->path, q->reference, h->storage);
 }
 
 void berth_import_dir(struct berth_daemon *d)
@@ -150,7 +155,7 @@ void berth_import_dir(struct berth_daemon *d)
 		if (e->d_name[0] == '.')
 			continue;
 		_cleanup_free_ char *one = berth_path(path, e->d_name, NULL);
-		import_begin(d, NULL, one, NULL);
+		import_begin(d, NULL, one, NULL, NULL);
 	}
 	if (dir)
 		closedir(dir);
@@ -249,9 +254,12 @@ static HANDLER(pull_image)
 {
 	const Berth__Admin__V1__AdminPullRequest *q = (const void *)request;
 	const Berth__Admin__V1__AdminAuth *a = q->auth;
-	struct pulling *p = berth_new(struct pulling);
+	const struct berth_handler *h = berth_cri_handler(call, arg, q->runtime_handler);
 	json_t *auth = NULL;
 
+	if (!h)
+		return;
+	struct pulling *p = berth_new(struct pulling);
 	p->d = arg;
 	p->call = call;
 	if (a)
@@ -259,7 +267,8 @@ static HANDLER(pull_image)
 		        "password", a->password, "auth", a->auth, "identity_token",
 		        a->identity_token, "registry_token", a->registry_token, "server_address",
 		        a->server_address);
-	struct berth_pull_request r = {.ref = q->image, .auth = auth, .import_fd = -1};
+	struct berth_pull_request r = {
+	        .ref = q->image, .auth = auth, .import_fd = -1, .storage = h->storage};
 	p->pull = berth_image_pull(p->d, &r, on_progress, pulled, p);
 	json_decref(auth);
 	berth_grpc_on_cancel(call, pull_left, p);

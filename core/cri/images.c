@@ -79,6 +79,17 @@ static bool find(struct berth_grpc_call *call, struct berth_daemon *d,
 	return false;
 }
 
+const struct berth_handler *berth_cri_handler(
+        struct berth_grpc_call *call, struct berth_daemon *d, const char *name)
+{
+	const struct berth_handler *h = berth_daemon_handler(d, name);
+
+	if (!h)
+		berth_grpc_failf(call, BERTH_INVALID_ARGUMENT,
+		        "runtime_handler \"%.100s\" is not configured (runtimes.handlers)", name);
+	return h;
+}
+
 static bool collect(struct berth_grpc_call *call, struct berth_daemon *d,
         const Runtime__V1__ImageFilter *filter, Runtime__V1__Image ***ret, size_t *ret_n)
 {
@@ -204,8 +215,12 @@ HANDLER(berth_cri_pull_image)
 		berth_grpc_failf(call, BERTH_UNAVAILABLE, "berthd is shutting down");
 		return;
 	}
+	const struct berth_handler *h = berth_cri_handler(call, d, q->image->runtime_handler);
+	if (!h)
+		return;
 	json_t *auth = auth_json(q->auth);
-	struct berth_pull_request r = {.ref = q->image->image, .auth = auth, .import_fd = -1};
+	struct berth_pull_request r = {
+	        .ref = q->image->image, .auth = auth, .import_fd = -1, .storage = h->storage};
 	struct leaving *l = berth_arena_alloc(berth_grpc_arena(call), sizeof(*l));
 	l->call = call;
 	l->pull = berth_image_pull(d, &r, NULL, pulled, call);
@@ -232,8 +247,12 @@ HANDLER(berth_cri_remove_image)
 
 	if (!find(call, d, q->image, &i))
 		return;
+	const struct berth_handler *h = NULL;
+	if (*q->image->runtime_handler &&
+	        !(h = berth_cri_handler(call, d, q->image->runtime_handler)))
+		return;
 	if (i)
-		berth_image_remove(i, d, removed, call);
+		berth_image_remove(i, d, h ? h->storage : NULL, removed, call);
 	else
 		removed(NULL, call);
 }
@@ -241,13 +260,12 @@ HANDLER(berth_cri_remove_image)
 /* ---- usage ---- */
 
 static void fill_usage(Runtime__V1__FilesystemUsage *f, Runtime__V1__FilesystemIdentifier *id,
-        Runtime__V1__UInt64Value v[2], const struct berth_disk_usage *u, uint64_t bytes,
-        uint64_t inodes)
+        Runtime__V1__UInt64Value v[2], uint64_t at_ns, uint64_t bytes, uint64_t inodes)
 {
 	runtime__v1__filesystem_usage__init(f);
 	runtime__v1__uint64_value__init(&v[0]);
 	runtime__v1__uint64_value__init(&v[1]);
-	f->timestamp = (int64_t)u->at_ns;
+	f->timestamp = (int64_t)at_ns;
 	f->fs_id = id;
 	f->used_bytes = &v[0];
 	f->inodes_used = &v[1];
@@ -260,27 +278,42 @@ struct usage {
 	struct berth_grpc_call *call;
 };
 
+/* Of one driver, which keeps both in one place: clients see by the mount point that it is one. */
+struct shown {
+	Runtime__V1__FilesystemUsage images, ctrs;
+	Runtime__V1__FilesystemIdentifier id;
+	Runtime__V1__UInt64Value v[4];
+};
+
 static void usage_known(const struct berth_disk_usage *u, const struct berth_error *err, void *arg)
 {
 	struct usage *q = arg;
+	struct berth_arena *a = berth_grpc_arena(q->call);
 	Runtime__V1__ImageFsInfoResponse r = RUNTIME__V1__IMAGE_FS_INFO_RESPONSE__INIT;
-	Runtime__V1__FilesystemUsage images, ctrs, *image_list[1] = {&images},
-	                                           *ctr_list[1] = {&ctrs};
-	Runtime__V1__FilesystemIdentifier id = RUNTIME__V1__FILESYSTEM_IDENTIFIER__INIT;
-	Runtime__V1__UInt64Value v[4];
-	_cleanup_free_ char *place = berth_disk_place(q->d);
+	Runtime__V1__FilesystemUsage *images[BERTH_LIMIT_STORAGE_DRIVERS],
+	        *ctrs[BERTH_LIMIT_STORAGE_DRIVERS];
 
 	if (err) {
 		berth_grpc_fail(q->call, err);
 		return;
 	}
-	/* Drivers keep both in one place: clients see by the mount point that it is one. */
-	id.mountpoint = place;
-	fill_usage(&images, &id, v, u, u->image_bytes, u->image_inodes);
-	fill_usage(&ctrs, &id, v + 2, u, u->ctr_bytes, u->ctr_inodes);
-	r.image_filesystems = image_list;
-	r.container_filesystems = ctr_list;
-	r.n_image_filesystems = r.n_container_filesystems = 1;
+	for (size_t i = 0; i < q->d->n_storages; i++) {
+		const struct berth_disk_share *share = &u->of[i];
+		struct shown *s = berth_arena_alloc(a, sizeof(*s));
+		_cleanup_free_ char *place = berth_disk_place(q->d, q->d->storages[i]);
+		runtime__v1__filesystem_identifier__init(&s->id);
+		s->id.mountpoint = berth_arena_strdup(a, place);
+		fill_usage(&s->images, &s->id, s->v, u->at_ns, share->image_bytes,
+		        share->image_inodes);
+		fill_usage(
+		        &s->ctrs, &s->id, s->v + 2, u->at_ns, share->ctr_bytes, share->ctr_inodes);
+		images[i] = &s->images;
+		ctrs[i] = &s->ctrs;
+	}
+	/* The first is storage.driver's: there are clients that look at no other. */
+	r.image_filesystems = images;
+	r.container_filesystems = ctrs;
+	r.n_image_filesystems = r.n_container_filesystems = q->d->n_storages;
 	berth_grpc_reply(q->call, &r.base);
 }
 

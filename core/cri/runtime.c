@@ -93,7 +93,7 @@ HANDLER(berth_cri_status)
 	r.status = &status;
 	r.features = &features;
 	features.supplemental_groups_policy = true;
-	features.user_namespaces_host_network = !d->userns_why;
+	features.user_namespaces_host_network = !berth_daemon_handler(d, "")->userns_why;
 	r.runtime_handlers =
 	        berth_arena_alloc(a, (d->n_handlers + 1) * sizeof(*r.runtime_handlers));
 	handler(call, &r.runtime_handlers[r.n_runtime_handlers++], "", berth_daemon_handler(d, ""));

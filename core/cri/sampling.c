@@ -26,9 +26,11 @@ static void sample_layer(struct berth_container_sample *cs)
 	struct berth_snap_args a = {.size = sizeof(a), .key = c->id};
 	struct berth_snap_info info = {.size = sizeof(info)};
 	struct berth_error *err = NULL;
-	_cleanup_(berth_call_freep) struct berth_call *call =
-	        berth_call_new(c->d->storage, BERTH_OP_STORAGE_STAT, c->id);
 
+	if (!c->storage)
+		return;
+	_cleanup_(berth_call_freep) struct berth_call *call =
+	        berth_call_new(c->storage, BERTH_OP_STORAGE_STAT, c->id);
 	if (berth_call_run(call, &a, &info, &err) < 0) {
 		berth_error_free(err);
 		return;

@@ -94,4 +94,9 @@ void berth_cri_end_events(struct berth_daemon *d);
 /* A list streamed has at most so many items in a message. */
 #define BERTH_STREAM_ITEMS 100
 
+/* A runtime handler by the name that a client gives, "" the default; where there is none the call
+ * has failed. */
+const struct berth_handler *berth_cri_handler(
+        struct berth_grpc_call *call, struct berth_daemon *d, const char *name);
+
 #endif

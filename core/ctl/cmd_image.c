@@ -44,6 +44,8 @@ static int pull_with_progress(
 	struct pulling p = {NULL, c->arena, NULL};
 
 	req.image = (char *)(uintptr_t)image;
+	if (ctl_text(c, "runtime"))
+		req.runtime_handler = (char *)(uintptr_t)ctl_text(c, "runtime");
 	split_credentials(c, &auth.username, &auth.password);
 	if (ctl_text(c, "creds"))
 		req.auth = &auth;
@@ -69,6 +71,8 @@ static int pull_by_cri(
 	Runtime__V1__AuthConfig auth = RUNTIME__V1__AUTH_CONFIG__INIT;
 
 	spec.image = (char *)(uintptr_t)image;
+	if (ctl_text(c, "runtime"))
+		spec.runtime_handler = (char *)(uintptr_t)ctl_text(c, "runtime");
 	req.image = &spec;
 	split_credentials(c, &auth.username, &auth.password);
 	if (ctl_text(c, "creds"))
@@ -170,6 +174,8 @@ int ctl_cmd_image_import(struct ctl *c, struct berth_error **err)
 	req.path = path;
 	if (c->n_args > 1)
 		req.reference = c->args[1];
+	if (ctl_text(c, "runtime"))
+		req.runtime_handler = (char *)(uintptr_t)ctl_text(c, "runtime");
 	Berth__Admin__V1__ImportImageResponse *res = ctl_admin_call(c, "ImportImage", &req.base,
 	        &berth__admin__v1__import_image_response__descriptor, 0, err);
 	if (!res)

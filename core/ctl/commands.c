@@ -17,6 +17,10 @@
 	{                                                                            \
 		0, "creds", CTL_TEXT, "USER:PASSWORD", "credentials of the registry" \
 	}
+#define RUNTIME                                                                    \
+	{                                                                          \
+		0, "runtime", CTL_TEXT, "HANDLER", "for the storage of this one's" \
+	}
 #define END                                   \
 	{                                     \
 		0, NULL, CTL_FLAG, NULL, NULL \
@@ -28,7 +32,8 @@ static const struct ctl_option stream_options[] = {
 static const struct ctl_option forward_options[] = {
         {0, "address", CTL_LIST, "ADDRESS", "to listen at (127.0.0.1)"}, CTL_STREAM_OPTIONS, END};
 static const struct ctl_option image_options[] = {QUIET, NO_TRUNC, END};
-static const struct ctl_option pull_options[] = {CREDS, END};
+static const struct ctl_option pull_options[] = {CREDS, RUNTIME, END};
+static const struct ctl_option import_options[] = {RUNTIME, END};
 static const struct ctl_option pod_options[] = {QUIET, NO_TRUNC, END};
 static const struct ctl_option force_options[] = {FORCE, END};
 static const struct ctl_option ps_options[] = {
@@ -102,7 +107,7 @@ const struct ctl_command ctl_commands[] = {
                 "PATH is an OCI layout, an oci-archive or a docker-archive. NAME is the name of "
                 "the "
                 "only\nimage in it; without it images keep the names they have there.",
-                false, 1, 2, NULL, ctl_cmd_image_import},
+                false, 1, 2, import_options, ctl_cmd_image_import},
         {"inspecti", "IMAGE", "Tell all about an image, in JSON", NULL, false, 1, 1, NULL,
                 ctl_cmd_inspecti},
         {"rmi", "IMAGE...", "Remove images", NULL, false, 1, -1, NULL, ctl_cmd_rmi},

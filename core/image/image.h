@@ -19,7 +19,7 @@ struct berth_image {
 
 struct berth_images {
 	struct berth_image *by_id;
-	struct berth_layer *layers;      /* committed ChainIDs that the storage driver has */
+	struct berth_layer *layers;      /* committed ChainIDs, and which drivers have them */
 	struct berth_pull *pulls;        /* under way */
 	struct berth_silent_host *hosts; /* that did not answer lately */
 	uint64_t fetch_order;            /* the last place in the queue for downloads */
@@ -40,8 +40,17 @@ struct berth_image *berth_image_find(
 bool berth_image_pinned(const struct berth_daemon *d, const struct berth_image *i);
 /* ChainID of the top layer, NULL for an image without layers. */
 const char *berth_image_chain_id(const struct berth_image *i);
+/* Does the storage driver have all layers of the image? */
+bool berth_image_in(const struct berth_daemon *d, const struct berth_image *i,
+        const struct berth_instance *storage);
+/* A driver that has them: `wanted` if it does, else any; NULL where none has. */
+struct berth_instance *berth_image_home(
+        const struct berth_daemon *d, const struct berth_image *i, struct berth_instance *wanted);
+/* Does an image that the driver has stand on the layer? */
+bool berth_image_layer_used(
+        struct berth_daemon *d, const struct berth_instance *storage, const char *chain_id);
 
-/* [worker, before serving] Reads ROOT/images and the driver's layers; removes what is half made. */
+/* [worker, before serving] Reads ROOT/images and the drivers' layers; removes what is half made. */
 int berth_images_load(struct berth_daemon *d, struct berth_error **ret_err) BERTH_MUST_CHECK;
 void berth_images_free(struct berth_daemon *d);
 
@@ -56,6 +65,7 @@ struct berth_pull_request {
 	json_t *auth;     /* of the request (core/pull/protocol.h), or NULL; borrowed */
 	json_t *platform; /* or NULL: this machine's; borrowed */
 	int import_fd;    /* -1: a pull; else the file or directory, taken */
+	struct berth_instance *storage; /* where the layers go; NULL: the default handler's */
 };
 /* Pulls or joins the same pull. fn runs once, never inside this call. The returned handle takes
  * part until fn ran or berth_pull_leave(): the last one to leave stops the pull. */
@@ -82,21 +92,30 @@ void berth_pulls_end(struct berth_daemon *d);
  */
 int berth_image_scrap(struct berth_daemon *d, struct berth_image *i,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
-/* Removes all tags of the image and its layers that no other image has. In use:
+/* Removes all tags of the image and its layers that no other image has. With `storage` what that
+ * driver has of it alone, and the image itself where no other has it. In use:
  * FAILED_PRECONDITION. */
 void berth_image_remove(struct berth_image *i, struct berth_daemon *d,
+        const struct berth_instance *storage,
         void (*done)(const struct berth_error *err, void *arg), void *arg);
 
 /* for pull.c and store.c */
-bool berth_layer_known(const struct berth_images *s, const char *chain_id);
-void berth_layer_add(struct berth_images *s, const char *chain_id);
-void berth_layer_drop(struct berth_images *s, const char *chain_id);
+bool berth_layer_known(
+        const struct berth_daemon *d, const struct berth_instance *storage, const char *chain_id);
+void berth_layer_add(
+        struct berth_daemon *d, const struct berth_instance *storage, const char *chain_id);
+void berth_layer_drop(
+        struct berth_daemon *d, const struct berth_instance *storage, const char *chain_id);
 /* Does a pull under way count on the layer? And: the last removal is over. */
-bool berth_pull_wants(const struct berth_images *s, const char *chain_id);
+bool berth_pull_wants(
+        const struct berth_images *s, const struct berth_instance *storage, const char *chain_id);
 void berth_pulls_resume(struct berth_images *s);
-/* [worker] Writes the record with these names to the disk. */
+/* The names of the drivers that have the image, `storage` among them (or NULL). Caller frees. */
+char **berth_image_drivers(
+        const struct berth_daemon *d, const json_t *record, const struct berth_instance *storage);
+/* [worker] Writes the record with these names and drivers to the disk. */
 int berth_image_save(struct berth_daemon *d, const json_t *record, char *const *tags,
-        char *const *digests, struct berth_error **ret_err) BERTH_MUST_CHECK;
+        char *const *digests, char *const *drivers, struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* Adds to the table, or gives new names to the one that is there. */
 struct berth_image *berth_image_store(
         struct berth_daemon *d, json_t *record, char **tags, char **digests);

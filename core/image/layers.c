@@ -120,7 +120,7 @@ static int mount_id(int fd, uint64_t *ret)
 
 static bool detached(const struct berth_pull *p)
 {
-	return berth_instance_features(p->d->storage) & BERTH_F_DETACHED_LAYERS;
+	return berth_instance_features(p->storage) & BERTH_F_DETACHED_LAYERS;
 }
 
 static void open_work(void *arg)
@@ -133,7 +133,7 @@ static void open_work(void *arg)
 	        .parent = detached(p) ? NULL : j->parent};
 	struct berth_mounts_result res = {.size = sizeof(res)};
 	_cleanup_(berth_call_freep) struct berth_call *c =
-	        berth_call_new(p->d->storage, BERTH_OP_STORAGE_PREPARE, j->layer->key);
+	        berth_call_new(p->storage, BERTH_OP_STORAGE_PREPARE, j->layer->key);
 
 	if (berth_call_run(c, &args, &res, &j->err) < 0)
 		return;
@@ -189,7 +189,7 @@ static void opaque_work(void *arg)
 		        j->p->key, j->n);
 		return;
 	}
-	const char *mark = berth_instance_features(j->p->d->storage) & BERTH_F_XATTR_USER
+	const char *mark = berth_instance_features(j->p->storage) & BERTH_F_XATTR_USER
 	                           ? "user.overlay.opaque"
 	                           : "trusted.overlay.opaque";
 	if (fsetxattr(j->fd, mark, "y", 1, 0) < 0)
@@ -266,7 +266,7 @@ static void drop_snapshot(struct berth_pull *p, const char *key)
 	struct berth_snap_args args = {.size = sizeof(args), .key = key};
 	struct berth_error *err = NULL;
 	_cleanup_(berth_call_freep) struct berth_call *c =
-	        berth_call_new(p->d->storage, BERTH_OP_STORAGE_REMOVE, key);
+	        berth_call_new(p->storage, BERTH_OP_STORAGE_REMOVE, key);
 	if (berth_call_run(c, &args, NULL, &err) < 0) {
 		berth_log_warn(
 		        "a snapshot stays until the next start", "key", key, "error", err->msg);
@@ -285,7 +285,7 @@ static int adopt_implied(struct pull_job *j)
 	struct berth_snap_args args = {.size = sizeof(args), .key = key, .parent = j->parent};
 	struct berth_mounts_result res = {.size = sizeof(res)};
 	_cleanup_(berth_call_freep) struct berth_call *view =
-	        berth_call_new(p->d->storage, BERTH_OP_STORAGE_VIEW, key);
+	        berth_call_new(p->storage, BERTH_OP_STORAGE_VIEW, key);
 	if (berth_call_run(view, &args, &res, &j->err) < 0)
 		return -1;
 	int lower = berth_mount_clone(&res, true, &j->err);
@@ -314,7 +314,7 @@ static void commit_work(void *arg)
 	j->layer->fd = berth_close(j->layer->fd);
 	berth_fault("layer-commit-before");
 	_cleanup_(berth_call_freep) struct berth_call *c =
-	        berth_call_new(p->d->storage, BERTH_OP_STORAGE_COMMIT, j->layer->key);
+	        berth_call_new(p->storage, BERTH_OP_STORAGE_COMMIT, j->layer->key);
 	if (berth_call_run(c, &args, NULL, &j->err) < 0) {
 		/* Another pull was faster: the same content under the same name. */
 		j->exists = j->err->code == BERTH_ALREADY_EXISTS;
@@ -335,7 +335,7 @@ static void commit_done(void *arg)
 		return;
 	j->layer->state = LAYER_COMMITTED;
 	j->layer->prepared = false;
-	berth_layer_add(j->p->d->images, j->layer->chain_id);
+	berth_layer_add(j->p->d, j->p->storage, j->layer->chain_id);
 }
 
 void pull_layers_advance(struct berth_pull *p)

@@ -89,14 +89,14 @@ void pull_end(struct berth_pull *p)
 
 struct saving {
 	struct berth_pull *p;
-	char **tags, **digests;
+	char **tags, **digests, **drivers;
 	struct berth_error *err;
 };
 
 static void save_work(void *arg)
 {
 	struct saving *s = arg;
-	if (berth_image_save(s->p->d, s->p->record, s->tags, s->digests, &s->err) < 0)
+	if (berth_image_save(s->p->d, s->p->record, s->tags, s->digests, s->drivers, &s->err) < 0)
 		return;
 }
 
@@ -132,6 +132,7 @@ static void save_done(void *arg)
 			p->sock = berth_close(p->sock);
 		}
 	}
+	berth_strv_free(s->drivers);
 	free(s);
 	pull_advance(p);
 }
@@ -154,6 +155,7 @@ static void store(struct berth_pull *p)
 		ref = &own;
 	}
 	berth_image_names(p->d, p->record, ref, &s->tags, &s->digests);
+	s->drivers = berth_image_drivers(p->d, p->record, p->storage);
 	berth_ref_finish(&own);
 	p->jobs++;
 	if (berth_work(p->d->flows, p->d->loop, save_work, save_done, s) < 0) {
@@ -220,14 +222,14 @@ static char *join_key(const struct berth_pull_request *r, const struct berth_ref
 }
 
 static struct berth_pull *find_same(struct berth_daemon *d, const char *name, const json_t *auth,
-        const json_t *platform, char **ret_tag)
+        const json_t *platform, const struct berth_instance *storage, char **ret_tag)
 {
 	json_t *j = json_pack("{s:O?, s:O?}", "a", (json_t *)auth, "p", (json_t *)platform);
 	*ret_tag = json_dumps(j, JSON_COMPACT | JSON_SORT_KEYS);
 	json_decref(j);
 	for (struct berth_pull *p = d->images->pulls; p; p = p->next) {
-		if (!p->import && !p->over && strcmp(p->key, name) == 0 && p->packet &&
-		        strcmp(p->packet + BERTH_PULL_PACKET, *ret_tag) == 0)
+		if (!p->import && !p->over && p->storage == storage && strcmp(p->key, name) == 0 &&
+		        p->packet && strcmp(p->packet + BERTH_PULL_PACKET, *ret_tag) == 0)
 			return p;
 	}
 	return NULL;
@@ -240,6 +242,8 @@ struct berth_pull_part *berth_pull_join(struct berth_daemon *d, const struct ber
 	struct berth_error *err = NULL;
 	struct berth_ref ref = {0};
 	_cleanup_close_ int import_fd = r->import_fd;
+	struct berth_instance *storage =
+	        r->storage ? r->storage : berth_daemon_handler(d, "")->storage;
 
 	part->progress = progress;
 	part->fn = fn;
@@ -254,12 +258,13 @@ struct berth_pull_part *berth_pull_join(struct berth_daemon *d, const struct ber
 		return refuse(d, part, err);
 	}
 	_cleanup_free_ char *name = join_key(r, &ref), *who = NULL;
-	struct berth_pull *p = find_same(d, name, r->auth, r->platform, &who);
+	struct berth_pull *p = find_same(d, name, r->auth, r->platform, storage, &who);
 	if (p && import_fd < 0) {
 		berth_ref_finish(&ref);
 	} else {
 		p = berth_new(struct berth_pull);
 		p->d = d;
+		p->storage = storage;
 		p->key = berth_take(name);
 		p->ref = ref;
 		p->import = import_fd >= 0;

@@ -44,6 +44,7 @@ struct berth_pull_part {
 struct berth_pull {
 	struct berth_pull *next;
 	struct berth_daemon *d;
+	struct berth_instance *storage; /* where the layers go */
 	char *key, tag[17];
 	struct berth_ref ref; /* of a pull; repository NULL for an import without a name */
 	bool import;
@@ -68,6 +69,15 @@ struct berth_pull {
 	bool cleaning;
 	struct berth_error *err;
 };
+
+/* where.c */
+void berth_layers_free(struct berth_images *s);
+const char *berth_layers_top(const json_t *record); /* as berth_image_chain_id() */
+bool berth_layers_have(const json_t *record, const char *chain_id);
+struct berth_instance *berth_layers_home(/* as berth_image_home() */
+        const struct berth_daemon *d, const json_t *record, struct berth_instance *wanted);
+/* store.c: where the record lies. Caller frees. */
+char *berth_image_dir(const struct berth_daemon *d, const char *id);
 
 /* pull.c */
 void pull_fail(struct berth_pull *p, struct berth_error *err); /* takes err */

@@ -106,7 +106,7 @@ static void answer_have(struct berth_pull *p)
 
 	p->have_waits = false;
 	for (size_t i = 0; i < p->n_layers; i++) {
-		bool known = berth_layer_known(p->d->images, p->layers[i].chain_id);
+		bool known = berth_layer_known(p->d, p->storage, p->layers[i].chain_id);
 		if (known)
 			p->layers[i].state = LAYER_COMMITTED;
 		json_array_append_new(have, json_boolean(known));
@@ -141,10 +141,11 @@ void berth_pulls_resume(struct berth_images *s)
 	}
 }
 
-bool berth_pull_wants(const struct berth_images *s, const char *chain_id)
+bool berth_pull_wants(
+        const struct berth_images *s, const struct berth_instance *storage, const char *chain_id)
 {
 	for (struct berth_pull *p = s->pulls; p; p = p->next) {
-		for (size_t i = 0; i < p->n_layers; i++) {
+		for (size_t i = 0; p->storage == storage && i < p->n_layers; i++) {
 			if (!p->have_waits && strcmp(p->layers[i].chain_id, chain_id) == 0)
 				return true;
 		}
@@ -432,7 +433,7 @@ static json_t *string_list(char *const *v)
 json_t *pull_first_packet(struct berth_pull *p, const struct berth_pull_request *r)
 {
 	const struct berth_config *c = p->d->config;
-	uint64_t features = berth_instance_features(p->d->storage);
+	uint64_t features = berth_instance_features(p->storage);
 	const char *variant, *arch = architecture(&variant);
 	_cleanup_free_ char *name = p->ref.repository ? berth_ref_name(&p->ref) : NULL;
 	json_t *platform = r->platform ? json_incref(r->platform)

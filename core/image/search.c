@@ -12,6 +12,7 @@ struct berth_image_pull {
 	size_t at;
 	bool expanded; /* other names than the one that was asked for */
 	json_t *auth, *platform;
+	struct berth_instance *storage;
 	struct berth_pull_part *part;
 	berth_pull_progress_fn progress;
 	berth_image_fn fn;
@@ -42,7 +43,8 @@ static void try_next(struct berth_image_pull *s)
 	struct berth_pull_request r = {.ref = s->names[s->at++],
 	        .auth = s->auth,
 	        .platform = s->platform,
-	        .import_fd = -1};
+	        .import_fd = -1,
+	        .storage = s->storage};
 	s->part = berth_pull_join(s->d, &r, s->progress ? told : NULL, tried, s);
 }
 
@@ -91,6 +93,7 @@ struct berth_image_pull *berth_image_pull(struct berth_daemon *d,
 	s->d = d;
 	s->auth = json_incref(r->auth);
 	s->platform = json_incref(r->platform);
+	s->storage = r->storage;
 	s->progress = progress;
 	s->fn = fn;
 	s->arg = arg;

@@ -17,38 +17,6 @@
 #include "image/shortnames.h"
 #include "image/usage.h"
 
-struct berth_layer {
-	char *chain_id;
-	UT_hash_handle hh;
-};
-
-bool berth_layer_known(const struct berth_images *s, const char *chain_id)
-{
-	struct berth_layer *l;
-	HASH_FIND_STR(s->layers, chain_id, l);
-	return l != NULL;
-}
-
-void berth_layer_add(struct berth_images *s, const char *chain_id)
-{
-	if (berth_layer_known(s, chain_id))
-		return;
-	struct berth_layer *l = berth_new(struct berth_layer);
-	l->chain_id = berth_strdup(chain_id);
-	HASH_ADD_KEYPTR(hh, s->layers, l->chain_id, strlen(l->chain_id), l);
-}
-
-void berth_layer_drop(struct berth_images *s, const char *chain_id)
-{
-	struct berth_layer *l;
-	HASH_FIND_STR(s->layers, chain_id, l);
-	if (l) {
-		HASH_DEL(s->layers, l);
-		free(l->chain_id);
-		free(l);
-	}
-}
-
 struct berth_image *berth_image_ref(struct berth_image *i)
 {
 	i->refs++;
@@ -65,15 +33,6 @@ struct berth_image *berth_image_unref(struct berth_image *i)
 	berth_strv_free(i->digests);
 	free(i);
 	return NULL;
-}
-
-const char *berth_image_chain_id(const struct berth_image *i)
-{
-	json_t *layers = json_object_get(i->record, "layers");
-	size_t n = json_array_size(layers);
-	if (n == 0)
-		return NULL;
-	return json_string_value(json_object_get(json_array_get(layers, n - 1), "chain_id"));
 }
 
 /* ---- lookup ---- */
@@ -146,7 +105,7 @@ struct berth_image *berth_image_find(
 
 /* ---- disk ---- */
 
-static char *image_dir(struct berth_daemon *d, const char *id)
+char *berth_image_dir(const struct berth_daemon *d, const char *id)
 {
 	const char *hex = strchr(id, ':');
 	return berth_path(d->config->root, "images", hex ? hex + 1 : id, NULL);
@@ -173,14 +132,15 @@ static char **strv_of(const json_t *a)
 }
 
 int berth_image_save(struct berth_daemon *d, const json_t *record, char *const *tags,
-        char *const *digests, struct berth_error **ret_err)
+        char *const *digests, char *const *drivers, struct berth_error **ret_err)
 {
 	const char *id = json_string_value(json_object_get(record, "id"));
-	_cleanup_free_ char *dir = image_dir(d, id);
+	_cleanup_free_ char *dir = berth_image_dir(d, id);
 	_cleanup_free_ char *path = berth_path(dir, "image.json", NULL);
 	_cleanup_free_ char *images = berth_path(d->config->root, "images", NULL);
-	json_t *j = json_pack("{s:i, s:O, s:o, s:o}", "v", 1, "record", (json_t *)record, "tags",
-	        strv_json(tags), "digests", strv_json(digests));
+	json_t *j = json_pack("{s:i, s:O, s:o, s:o, s:o}", "v", 1, "record", (json_t *)record,
+	        "tags", strv_json(tags), "digests", strv_json(digests), "drivers",
+	        strv_json(drivers));
 	_cleanup_free_ char *text = json_dumps(j, JSON_COMPACT);
 
 	json_decref(j);
@@ -264,32 +224,31 @@ void berth_image_names(struct berth_daemon *d, const json_t *record, const struc
 
 /* ---- start-up ---- */
 
-static int load_layers(struct berth_daemon *d, struct berth_error **ret_err)
+static int load_layers(
+        struct berth_daemon *d, struct berth_instance *storage, struct berth_error **ret_err)
 {
 	struct berth_snap_list list = {.size = sizeof(list)};
 	_cleanup_(berth_call_freep) struct berth_call *c =
-	        berth_call_new(d->storage, BERTH_OP_STORAGE_LIST, NULL);
+	        berth_call_new(storage, BERTH_OP_STORAGE_LIST, NULL);
 	if (berth_call_run(c, NULL, &list, ret_err) < 0)
-		return berth_error_wrap(ret_err, "layers");
+		return berth_error_wrap(ret_err, "layers of %s", berth_instance_name(storage));
 	for (uint32_t i = 0; i < list.n; i++) {
 		if (list.snaps[i]->kind == BERTH_SNAP_COMMITTED)
-			berth_layer_add(d->images, list.snaps[i]->key);
+			berth_layer_add(d, storage, list.snaps[i]->key);
 	}
 	return 0;
 }
 
-static bool record_complete(struct berth_daemon *d, json_t *record)
+/* A driver of the record that is not loaded: its layers are there all the same. */
+static bool elsewhere(const struct berth_daemon *d, const json_t *drivers)
 {
 	size_t i;
-	json_t *l;
-	if (!json_is_string(json_object_get(record, "id")))
-		return false;
-	json_array_foreach (json_object_get(record, "layers"), i, l) {
-		const char *chain = json_string_value(json_object_get(l, "chain_id"));
-		if (!chain || !berth_layer_known(d->images, chain))
-			return false;
+	json_t *v;
+	json_array_foreach (drivers, i, v) {
+		if (json_is_string(v) && !berth_daemon_storage(d, json_string_value(v)))
+			return true;
 	}
-	return true;
+	return false;
 }
 
 static void load_one(struct berth_daemon *d, const char *dir)
@@ -300,13 +259,16 @@ static void load_one(struct berth_daemon *d, const char *dir)
 	json_t *j = r == 0 ? json_loads(text, 0, NULL) : NULL;
 	json_t *record = json_object_get(j, "record");
 
-	if (!record_complete(d, record)) {
+	if (json_is_string(json_object_get(record, "id")) && berth_layers_home(d, record, NULL)) {
+		berth_image_store(d, record, strv_of(json_object_get(j, "tags")),
+		        strv_of(json_object_get(j, "digests")));
+	} else if (record && elsewhere(d, json_object_get(j, "drivers"))) {
+		berth_log_warn(
+		        "an image lies in a storage driver that is not configured", "dir", dir);
+	} else {
 		berth_log_warn("an incomplete image is removed", "dir", dir);
 		(void)!berth_rm_tree(AT_FDCWD, dir);
 		d->counts.repaired++;
-	} else {
-		berth_image_store(d, record, strv_of(json_object_get(j, "tags")),
-		        strv_of(json_object_get(j, "digests")));
 	}
 	json_decref(j);
 }
@@ -317,8 +279,9 @@ int berth_images_load(struct berth_daemon *d, struct berth_error **ret_err)
 	int r = berth_mkdir_p(images, 0700);
 	if (r < 0)
 		return berth_error_errno(ret_err, r, "%s", images);
-	if (load_layers(d, ret_err) < 0)
-		return -1;
+	for (size_t i = 0; i < d->n_storages; i++)
+		if (load_layers(d, d->storages[i], ret_err) < 0)
+			return -1;
 	DIR *dir = opendir(images);
 	if (!dir)
 		return berth_error_errno(ret_err, errno, "%s", images);
@@ -335,151 +298,11 @@ int berth_images_load(struct berth_daemon *d, struct berth_error **ret_err)
 void berth_images_free(struct berth_daemon *d)
 {
 	struct berth_image *i, *tmp;
-	struct berth_layer *l, *ltmp;
 	HASH_ITER (hh, d->images->by_id, i, tmp) {
 		HASH_DEL(d->images->by_id, i);
 		berth_image_unref(i);
 	}
-	HASH_ITER (hh, d->images->layers, l, ltmp) {
-		HASH_DEL(d->images->layers, l);
-		free(l->chain_id);
-		free(l);
-	}
+	berth_layers_free(d->images);
 	berth_disk_usage_finish(d);
 	pull_hosts_free(d->images);
-}
-
-/* ---- removal ---- */
-
-int berth_image_scrap(struct berth_daemon *d, struct berth_image *i, struct berth_error **ret_err)
-{
-	_cleanup_free_ char *dir = image_dir(d, i->id);
-	int r = berth_rm_tree(AT_FDCWD, dir);
-	if (r < 0)
-		return berth_error_errno(ret_err, r, "image %s: %s", i->id, dir);
-	HASH_DEL(d->images->by_id, i);
-	berth_image_unref(i);
-	return 0;
-}
-
-struct removal {
-	struct berth_daemon *d;
-	struct berth_image *image;
-	char **layers; /* ChainIDs to remove, top first */
-	size_t removed;
-	struct berth_error *err;
-	void (*done)(const struct berth_error *err, void *arg);
-	void *arg;
-};
-
-static bool layer_used(struct berth_daemon *d, const struct berth_image *but, const char *chain)
-{
-	struct berth_image *i, *tmp;
-	HASH_ITER (hh, d->images->by_id, i, tmp) {
-		size_t n;
-		json_t *l;
-		if (i == but)
-			continue;
-		json_array_foreach (json_object_get(i->record, "layers"), n, l) {
-			if (strcmp(json_string_value(json_object_get(l, "chain_id")), chain) == 0)
-				return true;
-		}
-	}
-	return false;
-}
-
-static void removal_work(void *arg)
-{
-	struct removal *r = arg;
-	_cleanup_free_ char *dir = image_dir(r->d, r->image->id);
-
-	/* The record goes first: without it the layers are nobody's, and the next start removes
-	 * them. */
-	int e = berth_rm_tree(AT_FDCWD, dir);
-	if (e < 0) {
-		berth_error_errno(&r->err, e, "image %s: %s", r->image->id, dir);
-		return;
-	}
-	berth_fault("image-remove-after");
-	for (char **l = r->layers; l && *l; l++) {
-		struct berth_snap_args args = {.size = sizeof(args), .key = *l};
-		struct berth_error *err = NULL;
-		_cleanup_(berth_call_freep) struct berth_call *c =
-		        berth_call_new(r->d->storage, BERTH_OP_STORAGE_REMOVE, *l);
-		if (berth_call_run(c, &args, NULL, &err) < 0) {
-			/* A pull that runs may have put a layer on it meanwhile; it stays for that.
-			 */
-			berth_log_warn("a layer stays", "layer", *l, "error", err->msg);
-			berth_error_free(err);
-			break;
-		}
-		berth_fault("image-layer-removed");
-		r->removed++;
-	}
-}
-
-static void removal_done(void *arg)
-{
-	struct removal *r = arg;
-	struct berth_daemon *d = r->d;
-
-	if (r->err) { /* it is still there: give it its place back */
-		HASH_ADD_KEYPTR(hh, d->images->by_id, r->image->id, strlen(r->image->id), r->image);
-		berth_image_ref(r->image);
-	}
-	for (size_t i = r->removed; r->layers && r->layers[i]; i++)
-		berth_layer_add(d->images, r->layers[i]);
-	berth_disk_usage_changed(d);
-	if (!r->err)
-		berth_log_info("image removed", "image", r->image->id);
-	r->done(r->err, r->arg);
-	berth_image_unref(r->image);
-	berth_strv_free(r->layers);
-	berth_error_free(r->err);
-	free(r);
-	if (--d->images->removals == 0)
-		berth_pulls_resume(d->images);
-}
-
-void berth_image_remove(struct berth_image *i, struct berth_daemon *d,
-        void (*done)(const struct berth_error *err, void *arg), void *arg)
-{
-	struct berth_error *err = NULL;
-	struct berth_container *c, *tmp;
-
-	HASH_ITER (hh, d->containers->by_id, c, tmp) {
-		if (!berth_container_uses_image(c, i->id))
-			continue;
-		berth_error_set(&err, BERTH_FAILED_PRECONDITION, "image %s is used by container %s",
-		        i->id, c->id);
-		break;
-	}
-	if (err) {
-		done(err, arg);
-		berth_error_free(err);
-		return;
-	}
-	struct removal *r = berth_new(struct removal);
-	r->d = d;
-	r->image = berth_image_ref(i);
-	r->done = done;
-	r->arg = arg;
-	json_t *layers = json_object_get(i->record, "layers");
-	for (size_t n = json_array_size(layers); n > 0; n--) {
-		const char *chain = json_string_value(
-		        json_object_get(json_array_get(layers, n - 1), "chain_id"));
-		if (layer_used(d, i, chain) || berth_pull_wants(d->images, chain))
-			break; /* what lies below is used by the same one */
-		r->layers = berth_strv_append(r->layers, chain);
-		/* A pull that begins now must bring it itself. */
-		berth_layer_drop(d->images, chain);
-	}
-	HASH_DEL(d->images->by_id, i);
-	berth_image_unref(i);
-	d->images->removals++;
-	if (berth_work(d->flows, d->loop, removal_work, removal_done, r) < 0) {
-		berth_error_set(&r->err, BERTH_RESOURCE_EXHAUSTED,
-		        "image %s: too many requests are under way", r->image->id);
-		removal_done(r);
-	}
 }

@@ -29,9 +29,9 @@ struct sample {
 	struct berth_error *err;
 };
 
-char *berth_disk_place(const struct berth_daemon *d)
+char *berth_disk_place(const struct berth_daemon *d, const struct berth_instance *storage)
 {
-	const char *name = berth_instance_name(d->storage);
+	const char *name = berth_instance_name(storage);
 	const char *own = json_string_value(
 	        json_object_get(json_object_get(d->config->plugins, name), "root"));
 
@@ -40,14 +40,14 @@ char *berth_disk_place(const struct berth_daemon *d)
 
 /* Drivers know, or remember: a committed layer does not change. One that cannot tell it has told
  * what it knows in the list. */
-static int add_snapshot(
-        struct sample *s, const struct berth_snap_info *in, struct berth_error **ret_err)
+static int add_snapshot(struct berth_instance *storage, struct berth_disk_share *u,
+        const struct berth_snap_info *in, struct berth_error **ret_err)
 {
 	struct berth_snap_args a = {.size = sizeof(a), .key = in->key};
 	struct berth_snap_info info = {.size = sizeof(info)};
 	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
 	_cleanup_(berth_call_freep) struct berth_call *c =
-	        berth_call_new(s->d->storage, BERTH_OP_STORAGE_STAT, in->key);
+	        berth_call_new(storage, BERTH_OP_STORAGE_STAT, in->key);
 
 	if (berth_call_run(c, &a, &info, &err) < 0) {
 		if (err->code == BERTH_NOT_FOUND)
@@ -58,22 +58,32 @@ static int add_snapshot(
 	}
 	/* Layers that are being pulled count as what they will be. */
 	bool ctr = in->kind != BERTH_SNAP_COMMITTED && strcspn(in->key, ".") == BERTH_ID_LEN;
-	*(ctr ? &s->u.ctr_bytes : &s->u.image_bytes) += info.bytes;
-	*(ctr ? &s->u.ctr_inodes : &s->u.image_inodes) += info.inodes;
+	*(ctr ? &u->ctr_bytes : &u->image_bytes) += info.bytes;
+	*(ctr ? &u->ctr_inodes : &u->image_inodes) += info.inodes;
+	return 0;
+}
+
+static int sample_driver(
+        struct berth_instance *storage, struct berth_disk_share *u, struct berth_error **ret_err)
+{
+	struct berth_snap_list list = {.size = sizeof(list)};
+	_cleanup_(berth_call_freep) struct berth_call *c =
+	        berth_call_new(storage, BERTH_OP_STORAGE_LIST, NULL);
+
+	if (berth_call_run(c, NULL, &list, ret_err) < 0)
+		return -1;
+	for (uint32_t i = 0; i < list.n; i++)
+		if (add_snapshot(storage, u, list.snaps[i], ret_err) < 0)
+			return -1;
 	return 0;
 }
 
 static void sample_work(void *arg)
 {
 	struct sample *s = arg;
-	struct berth_snap_list list = {.size = sizeof(list)};
-	_cleanup_(berth_call_freep) struct berth_call *c =
-	        berth_call_new(s->d->storage, BERTH_OP_STORAGE_LIST, NULL);
 
-	if (berth_call_run(c, NULL, &list, &s->err) < 0)
-		return;
-	for (uint32_t i = 0; i < list.n; i++)
-		if (add_snapshot(s, list.snaps[i], &s->err) < 0)
+	for (size_t i = 0; i < s->d->n_storages; i++)
+		if (sample_driver(s->d->storages[i], &s->u.of[i], &s->err) < 0)
 			return;
 	s->u.at_ns = berth_realtime_ns();
 }

@@ -29,6 +29,14 @@ void berth_changed(
 		d->on_change(d, change, id, pod);
 }
 
+struct berth_instance *berth_daemon_storage(const struct berth_daemon *d, const char *name)
+{
+	for (size_t i = 0; name && i < d->n_storages; i++)
+		if (strcmp(berth_instance_name(d->storages[i]), name) == 0)
+			return d->storages[i];
+	return NULL;
+}
+
 const struct berth_handler *berth_daemon_handler(const struct berth_daemon *d, const char *name)
 {
 	if (!name || !*name)

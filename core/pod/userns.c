@@ -102,10 +102,10 @@ static int make_probe_dirs(const char *dir, struct berth_error **ret_err)
 }
 
 /* The mount as a driver describes it: layers of an overlay, or the file system as it is. */
-static int mount_probe(struct berth_daemon *d, const char *dir, const char *target, int userns_fd,
-        struct berth_error **ret_err)
+static int mount_probe(const struct berth_instance *storage, const char *dir, const char *target,
+        int userns_fd, struct berth_error **ret_err)
 {
-	bool overlay = berth_instance_features(d->storage) & BERTH_F_WHITEOUT_OVERLAY;
+	bool overlay = berth_instance_features(storage) & BERTH_F_WHITEOUT_OVERLAY;
 	_cleanup_free_ char *scratch = berth_path(dir, "layers", NULL);
 	_cleanup_free_ char *lower = berth_path(dir, "lower", NULL);
 	_cleanup_free_ char *lowers = berth_asprintf("lowerdir+=%s/lower", dir);
@@ -123,7 +123,8 @@ static int mount_probe(struct berth_daemon *d, const char *dir, const char *targ
 	return berth_mount_apply_mapped(&res, target, userns_fd, scratch, ret_err);
 }
 
-static int try_in(struct berth_daemon *d, const char *dir, struct berth_error **ret_err)
+static int try_in(struct berth_daemon *d, const struct berth_instance *storage, const char *dir,
+        struct berth_error **ret_err)
 {
 	Runtime__V1__IDMapping map = RUNTIME__V1__IDMAPPING__INIT, *maps[] = {&map};
 	_cleanup_free_ char *ns = berth_path(d->config->run, "userns-probe", NULL);
@@ -141,7 +142,7 @@ static int try_in(struct berth_daemon *d, const char *dir, struct berth_error **
 		return -1;
 	_cleanup_close_ int fd = open(ns, O_RDONLY | O_CLOEXEC);
 	int r = fd < 0 ? berth_error_errno(ret_err, errno, "%s", ns)
-	               : mount_probe(d, dir, target, fd, ret_err);
+	               : mount_probe(storage, dir, target, fd, ret_err);
 	if (r == 0 && (stat(file, &st) < 0 || st.st_uid != PROBE_ID))
 		r = berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
 		        "the kernel shows owners of layers as they are");
@@ -151,21 +152,22 @@ static int try_in(struct berth_daemon *d, const char *dir, struct berth_error **
 	return r;
 }
 
-static int try_out(struct berth_daemon *d, struct berth_error **ret_err)
+static int try_out(
+        struct berth_daemon *d, const struct berth_instance *storage, struct berth_error **ret_err)
 {
 	/* Layers may lie on another file system than all else. */
-	_cleanup_free_ char *place = berth_disk_place(d);
+	_cleanup_free_ char *place = berth_disk_place(d, storage);
 	_cleanup_free_ char *dir = berth_path(place, "userns-probe", NULL);
 	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
 
-	if (!(berth_instance_features(d->storage) & BERTH_F_IDMAP))
+	if (!(berth_instance_features(storage) & BERTH_F_IDMAP))
 		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
-		        "the storage driver %s maps no ids", berth_instance_name(d->storage));
+		        "the storage driver %s maps no ids", berth_instance_name(storage));
 	/* What a killed predecessor left. */
 	if (berth_umount_tree(dir, true, ret_err) < 0)
 		return -1;
 	(void)!berth_rm_tree(AT_FDCWD, dir);
-	int r = try_in(d, dir, ret_err);
+	int r = try_in(d, storage, dir, ret_err);
 	if (berth_umount_tree(dir, true, &err) == 0)
 		(void)!berth_rm_tree(AT_FDCWD, dir);
 	return r;
@@ -187,15 +189,20 @@ static bool runtime_can(const struct berth_handler *h)
 
 void berth_userns_probe(struct berth_daemon *d)
 {
-	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
-
-	if (try_out(d, &err) < 0) {
-		d->userns_why = berth_strdup(err->msg);
-		berth_log_info("no pod can have a user namespace", "why", err->msg);
-		return;
+	for (size_t n = 0; n < d->n_storages; n++) {
+		_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+		bool can = try_out(d, d->storages[n], &err) == 0;
+		if (!can)
+			berth_log_info("no pod can have a user namespace", "driver",
+			        berth_instance_name(d->storages[n]), "why", err->msg);
+		for (size_t i = 0; i < d->n_handlers; i++) {
+			struct berth_handler *h = &d->handlers[i];
+			if (h->storage != d->storages[n])
+				continue;
+			h->userns_why = can ? NULL : berth_strdup(err->msg);
+			h->userns = can && runtime_can(h);
+		}
 	}
-	for (size_t i = 0; i < d->n_handlers; i++)
-		d->handlers[i].userns = runtime_can(&d->handlers[i]);
 }
 
 int berth_userns_check(
@@ -205,5 +212,5 @@ int berth_userns_check(
 		return 0;
 	return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
 	        "runtime handler \"%s\" cannot have user namespaces: %s", h->name,
-	        d->userns_why ? d->userns_why : "the runtime does not know them");
+	        h->userns_why ? h->userns_why : "the runtime does not know them");
 }

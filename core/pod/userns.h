@@ -21,7 +21,7 @@ int berth_pod_userns_open(
         const struct berth_pod *p, int *ret, struct berth_error **ret_err) BERTH_MUST_CHECK;
 
 /* [before serving] Can the layers of this node be mapped? Tried out in ROOT; the answer for each
- * handler, and d->userns_why where it is no. */
+ * handler, and its userns_why where it is no. */
 void berth_userns_probe(struct berth_daemon *d);
 /* Can a pod of this handler have one? FAILED_PRECONDITION with the reason. */
 int berth_userns_check(const struct berth_daemon *d, const struct berth_handler *h,

@@ -1,0 +1,172 @@
+"""Two storage drivers at once: one for each runtime handler, and images that lie in one, the other or both."""
+import glob
+import json
+import os
+
+import pytest
+
+import pullharness
+from daemon import IMAGE, PLUGINS, RUNTIMES, busybox_image, built, fails, needs_daemon, pb, stubs
+
+pytestmark = needs_daemon
+if not built(PLUGINS["fake"]):
+    pytest.skip("the build has no fake plugin", allow_module_level=True)
+
+
+def config(d):
+    """The handler "copies" runs runc on root file systems of the fake driver, whose snapshots are copies."""
+    return {"plugins": {"storage-overlay": {"path": built(PLUGINS["storage-overlay"])},
+                        "runtime-runc": {"path": built(PLUGINS["runtime-runc"])},
+                        "fake": {"path": built(PLUGINS["fake"])}},
+            "network": {"plugin": ""},
+            "runtimes": {"default": "runc", "handlers": {
+                "runc": {"plugin": "runtime-runc", "path": RUNTIMES["runc"], "root": f"{d.tmp}/runc"},
+                "copies": {"plugin": "runtime-runc", "path": RUNTIMES["runc"], "root": f"{d.tmp}/runc2",
+                           "storage": "fake"}}}}
+
+
+@pytest.fixture
+def two(make_daemon):
+    d = make_daemon(image=False, start=False)
+    d.write_config(config(d))
+    return d.start()
+
+
+def load(d, image=None, name=IMAGE, handler=""):
+    d.names += 1
+    path = pullharness.layout(d.tmp, image or busybox_image(), dirname=f"layout{d.names}")
+    return d.admin.ImportImage(stubs()[2].ImportImageRequest(path=path, reference=name, runtime_handler=handler),
+                               timeout=120).images[0].image_id
+
+
+def images(d):
+    return {i.id: i for i in d.img.ListImages(pb().ListImagesRequest()).images}
+
+
+def remove(d, image, handler=""):
+    d.img.RemoveImage(pb().RemoveImageRequest(image=pb().ImageSpec(image=image, runtime_handler=handler)), timeout=60)
+
+
+def overlay_layers(d):
+    return sorted(os.listdir(f"{d.root}/plugins/storage-overlay/layers"))
+
+
+def fake_rows(d):
+    return sorted(os.listdir(f"{d.root}/plugins/fake/snaps"))
+
+
+def record(d, image_id):
+    with open(f"{d.root}/images/{image_id.split(':')[1]}/image.json") as f:
+        return json.load(f)
+
+
+def test_images_go_where_their_handler_says(two):
+    i = load(two, handler="copies")
+    assert overlay_layers(two) == [] and len(fake_rows(two)) == 2
+    assert record(two, i)["drivers"] == ["fake"]
+    pod = two.run_pod(handler="copies")
+    cid = two.run_ctr(pod, "cat", "/layer2")
+    assert two.wait_exit(cid).exit_code == 0
+    assert two.log_lines(pod) == [("stdout", "second")]
+    assert len(fake_rows(two)) == 3, "the container's own"
+    with fails("FAILED_PRECONDITION", cid):
+        remove(two, i)
+    two.remove_pod(pod)
+    assert len(fake_rows(two)) == 2
+    assert load(two) == i, "now the other driver has it, too"
+    assert record(two, i)["drivers"] == ["storage-overlay", "fake"] and len(overlay_layers(two)) == 2
+    two.restart()
+    assert list(images(two)) == [i]
+    assert len(overlay_layers(two)) == 2 and len(fake_rows(two)) == 2
+    with fails("INVALID_ARGUMENT", "nothing"):
+        remove(two, i, handler="nothing")
+    with fails("INVALID_ARGUMENT", "nothing"):
+        two.img.PullImage(pb().PullImageRequest(image=pb().ImageSpec(image="x/y:1", runtime_handler="nothing")))
+
+
+def test_removal_from_one_driver(two):
+    i = load(two)
+    other = load(two, busybox_image(more=[pullharness.Tar().add("three", data="3")]), name="localhost/other:1")
+    load(two, handler="copies")
+    remove(two, i, handler="copies")
+    assert fake_rows(two) == [] and len(overlay_layers(two)) == 3 and set(images(two)) == {i, other}
+    assert record(two, i)["drivers"] == ["storage-overlay"]
+    remove(two, i, handler="copies")
+    assert set(images(two)) == {i, other}, "there was nothing of it in that driver"
+    remove(two, i)
+    assert len(overlay_layers(two)) == 3, "the other image stands on them"
+    remove(two, other, handler="runc")
+    assert images(two) == {} and overlay_layers(two) == []
+
+
+def test_usage_of_both(two):
+    load(two, handler="copies")
+    r = two.img.ImageFsInfo(pb().ImageFsInfoRequest(), timeout=20)
+    places = [f.fs_id.mountpoint for f in r.image_filesystems]
+    assert places == [f"{two.root}/plugins/storage-overlay", f"{two.root}/plugins/fake"]
+    assert [f.fs_id.mountpoint for f in r.container_filesystems] == places
+    assert r.image_filesystems[0].used_bytes.value == 0 and r.image_filesystems[1].used_bytes.value > 0
+    pod = two.run_pod(handler="copies")
+    cid = two.run_ctr(pod, "sleep", "100")
+    assert two.rt.ContainerStats(pb().ContainerStatsRequest(container_id=cid)).stats.writable_layer.used_bytes.value > 0
+    assert {p.instance for p in two.admin.Plugins(stubs()[2].PluginsRequest()).plugins} == {
+        "storage-overlay", "fake", "runc", "copies"}
+
+
+def test_recovery_and_repair_know_of_both(two):
+    i = load(two)
+    load(two, handler="copies")
+    pod = two.run_pod(handler="copies")
+    cid = two.run_ctr(pod, "sleep", "1000")
+    two.kill9()
+    two.start()
+    assert two.status(cid).state == pb().CONTAINER_RUNNING
+    two.remove_pod(pod)
+    assert len(fake_rows(two)) == 2 and len(overlay_layers(two)) == 2
+    # the record without its fake driver's layers is still the overlay's
+    two.stop()
+    for row in fake_rows(two):
+        os.unlink(f"{two.root}/plugins/fake/snaps/{row}")
+    two.start()
+    assert list(images(two)) == [i]
+    remove(two, i)
+    assert overlay_layers(two) == []
+
+
+def test_a_driver_that_is_not_configured_any_more(two):
+    i = load(two, handler="copies")
+    full = config(two)
+    less = config(two)
+    del less["runtimes"]["handlers"]["copies"]
+    two.write_config(less)
+    two.restart()
+    assert images(two) == {} and "is not configured" in two.log()
+    less["storage"] = {"also": ["fake"]}
+    two.write_config(less)
+    two.restart()
+    assert list(images(two)) == [i], "nothing of it was removed"
+    two.write_config(full)
+    two.restart()
+    assert list(images(two)) == [i] and len(fake_rows(two)) == 2
+
+
+def test_mistakes_in_the_configuration(make_daemon):
+    d = make_daemon(image=False, start=False)
+    c = config(d)
+    c["runtimes"]["handlers"]["copies"]["storage"] = "fak"
+    c["storage"] = {"also": ["storage-overlai"]}
+    d.write_config(c)
+    import subprocess
+    from daemon import build_dir
+    r = subprocess.run([os.path.join(build_dir(), "core/berthd"), "--config", f"{d.tmp}/berth.yaml", "config"],
+                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert r.returncode != 0
+    assert "runtimes.handlers.copies.storage: 'fak' is not in plugins; did you mean 'fake'?" in r.stderr
+    assert "storage.also: 'storage-overlai' is not in plugins; did you mean 'storage-overlay'?" in r.stderr
+    c["runtimes"]["handlers"]["copies"]["storage"] = "runtime-runc"
+    c["storage"] = {}
+    d.write_config(c)
+    d.start(wait=False)
+    assert d.proc.wait(30) == 1
+    d.proc = None
+    assert "plugin runtime-runc is no storage driver" in d.log()
