@@ -8,6 +8,7 @@
 #include "base/mem.h"
 #include "container/container.h"
 #include "grpc/server.h"
+#include "image/copy.h"
 #include "image/image.h"
 #include "monitor/host.h"
 
@@ -80,14 +81,50 @@ static void create_done(void *arg)
 	create_end(arg);
 }
 
-static void create_turn(void *arg)
+static void create_now(struct berth_ctr_create *cr)
 {
-	struct berth_ctr_create *cr = arg;
 	struct berth_daemon *d = cr->c->d;
+
 	if (berth_work(d->flows, d->loop, create_work, create_done, cr) == 0)
 		return;
 	berth_error_set(&cr->err, BERTH_RESOURCE_EXHAUSTED,
 	        "container %s: too many requests are under way", cr->c->name);
+	create_end(cr);
+}
+
+static void brought(
+        struct berth_image *const *images, size_t n, const struct berth_error *err, void *arg)
+{
+	struct berth_ctr_create *cr = arg;
+
+	(void)images;
+	(void)n;
+	if (!err) {
+		create_now(cr);
+		return;
+	}
+	berth_error_set(&cr->err, err->code, "container %s: %s", cr->c->name, err->msg);
+	create_end(cr);
+}
+
+/* The image may lie in another driver than that of the pod's handler. */
+static void create_turn(void *arg)
+{
+	struct berth_ctr_create *cr = arg;
+	struct berth_container *c = cr->c;
+	struct berth_image *i;
+
+	HASH_FIND_STR(c->d->images->by_id, c->image_id, i);
+	if (i && !berth_image_in(c->d, i, c->storage)) {
+		berth_image_bring(c->d, i, NULL, c->storage, NULL, brought, cr);
+		return;
+	}
+	if (i) {
+		create_now(cr);
+		return;
+	}
+	berth_error_set(
+	        &cr->err, BERTH_NOT_FOUND, "container %s: image %s is gone", c->name, c->image_id);
 	create_end(cr);
 }
 
@@ -142,12 +179,6 @@ static int resolve_image(struct berth_container *c, struct berth_error **ret_err
 		        "container %s: \"%s\" is an artifact (%.100s), not an image: it can be "
 		        "mounted, not run",
 		        c->name, spec->image, artifact);
-	if (!berth_image_in(c->d, image, c->storage))
-		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
-		        "container %s: image \"%s\" is not in %s, the storage driver of runtime "
-		        "handler \"%s\": pull it for that handler",
-		        c->name, spec->image, berth_instance_name(c->storage),
-		        c->pod->handler->name);
 	c->image_id = berth_strdup(image->id);
 	c->parent = berth_strdup(berth_image_chain_id(image));
 	c->image_ref = berth_strdup(spec->user_specified_image && *spec->user_specified_image

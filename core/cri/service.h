@@ -99,4 +99,7 @@ void berth_cri_end_events(struct berth_daemon *d);
 const struct berth_handler *berth_cri_handler(
         struct berth_grpc_call *call, struct berth_daemon *d, const char *name);
 
+/* storage.c, of berth.admin.v1 */
+HANDLER(berth_admin_migrate_storage);
+
 #endif

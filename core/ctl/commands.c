@@ -34,6 +34,9 @@ static const struct ctl_option forward_options[] = {
 static const struct ctl_option image_options[] = {QUIET, NO_TRUNC, END};
 static const struct ctl_option pull_options[] = {CREDS, RUNTIME, END};
 static const struct ctl_option import_options[] = {RUNTIME, END};
+static const struct ctl_option migrate_options[] = {
+        {0, "from", CTL_TEXT, "DRIVER", "the storage driver that has them"},
+        {0, "to", CTL_TEXT, "DRIVER", "the one that shall have them as well"}, END};
 static const struct ctl_option pod_options[] = {QUIET, NO_TRUNC, END};
 static const struct ctl_option force_options[] = {FORCE, END};
 static const struct ctl_option ps_options[] = {
@@ -111,6 +114,11 @@ const struct ctl_command ctl_commands[] = {
         {"inspecti", "IMAGE", "Tell all about an image, in JSON", NULL, false, 1, 1, NULL,
                 ctl_cmd_inspecti},
         {"rmi", "IMAGE...", "Remove images", NULL, false, 1, -1, NULL, ctl_cmd_rmi},
+        {"storage migrate", "[IMAGE...]", "Bring images into another storage driver",
+                "Makes the images of one storage driver, or those that are named, anew in another, "
+                "without a\nregistry. Those of the first stay; 'rmi' removes an image from all "
+                "drivers. It may be interrupted,\nand goes on where it was when it is run again.",
+                false, 0, -1, migrate_options, ctl_cmd_storage_migrate},
         {"status", "", "Tell whether the runtime is ready",
                 "The exit status is 1 where a condition is not met.", false, 0, 0, NULL,
                 ctl_cmd_status},

@@ -81,6 +81,21 @@ static void offer_images(const struct place *p)
 	berth_error_free(err);
 }
 
+static void offer_storage(const struct place *p)
+{
+	Berth__Admin__V1__PluginsRequest req = BERTH__ADMIN__V1__PLUGINS_REQUEST__INIT;
+	struct berth_error *err = NULL;
+	Berth__Admin__V1__PluginsResponse *res = ctl_admin_call(p->c, "Plugins", &req.base,
+	        &berth__admin__v1__plugins_response__descriptor, ANSWER_MS, &err);
+
+	for (size_t i = 0; res && i < res->n_plugins; i++)
+		for (size_t j = 0; j < res->plugins[i]->n_kinds; j++)
+			if (strcmp(res->plugins[i]->kinds[j], "storage") == 0)
+				offer(p, res->plugins[i]->instance);
+	ctl_free_message(res);
+	berth_error_free(err);
+}
+
 /* ---- the line ---- */
 
 static const char *const globals[] = {
@@ -214,6 +229,8 @@ static void offer_value(const struct place *p)
 		offer_all(p, nets);
 	else if (strcmp(name, "pull") == 0)
 		offer_all(p, pulls);
+	else if (p->pending && p->pending->value && strcmp(p->pending->value, "DRIVER") == 0)
+		offer_storage(p);
 	else if (strcmp(name, "pod") == 0 && strcmp(p->pending->value, "POD") == 0)
 		offer_pods(p);
 }

@@ -180,6 +180,7 @@ CTL_COMMAND(run);
 CTL_COMMAND(start);
 CTL_COMMAND(status);
 CTL_COMMAND(stop);
+CTL_COMMAND(storage_migrate);
 CTL_COMMAND(stopp);
 CTL_COMMAND(version);
 

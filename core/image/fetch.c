@@ -22,7 +22,7 @@ static uint64_t count(const struct berth_images *s, const struct berth_pull *of)
 	uint64_t n = 0;
 
 	for (const struct berth_pull *p = s->pulls; p; p = p->next) {
-		if (p->over || p->import || (of && !same_registry(p, of)))
+		if (p->over || p->import || p->copied || (of && !same_registry(p, of)))
 			continue;
 		for (size_t i = 0; i < p->n_layers; i++)
 			n += p->layers[i].fetching;
@@ -36,7 +36,7 @@ static struct berth_pull *first_in_queue(struct berth_images *s, size_t *ret_n)
 	uint64_t best = UINT64_MAX;
 
 	for (struct berth_pull *p = s->pulls; p; p = p->next) {
-		if (p->over || p->import ||
+		if (p->over || p->import || p->copied ||
 		        count(s, p) >= p->d->config->images.parallel_per_registry)
 			continue;
 		for (size_t i = 0; i < p->n_layers; i++) {
@@ -79,7 +79,7 @@ void pull_fetch(struct berth_pull *p, size_t n)
 {
 	struct pull_layer *l = &p->layers[n];
 
-	if (p->import || l->asked || l->fetching || l->state >= LAYER_UNPACKED) {
+	if (p->import || p->copied || l->asked || l->fetching || l->state >= LAYER_UNPACKED) {
 		struct berth_error *err = NULL;
 		berth_error_set(&err, BERTH_INTERNAL,
 		        "pull of %s: berth-pull wants to download layer %zu, which it may not",

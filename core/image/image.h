@@ -14,6 +14,7 @@ struct berth_image {
 	json_t *record;         /* as berth-pull made it (core/pull/protocol.h), never changed */
 	char **tags, **digests; /* normalised references */
 	uint64_t size;
+	unsigned int copies; /* under way to other storage drivers: it cannot be removed */
 	UT_hash_handle hh;
 };
 

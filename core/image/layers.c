@@ -97,6 +97,7 @@ void pull_start_job(struct berth_pull *p, size_t n, berth_fn work, berth_fn done
 	j->layer = &p->layers[n];
 	j->parent = n > 0 ? p->layers[n - 1].chain_id : NULL;
 	j->fd = fd;
+	j->below_fd = j->opaque_fd = -1;
 	j->done = done;
 	p->jobs++;
 	j->layer->jobs++;
@@ -218,7 +219,7 @@ void pull_opaque(struct berth_pull *p, size_t n, int fd)
 
 /* ---- directories that the archive only implied ---- */
 
-static int open_beneath(int root, const char *path, int flags)
+int pull_open_beneath(int root, const char *path, int flags)
 {
 	struct open_how how = {.flags = (uint64_t)(unsigned int)(flags | O_CLOEXEC),
 	        .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
@@ -242,8 +243,8 @@ static void copy_xattrs(int from, int to)
 
 static int adopt_attributes(struct pull_job *j, int lower, const char *path)
 {
-	_cleanup_close_ int from = open_beneath(lower, path, O_RDONLY | O_DIRECTORY);
-	_cleanup_close_ int to = open_beneath(j->layer->fd, path, O_RDONLY | O_DIRECTORY);
+	_cleanup_close_ int from = pull_open_beneath(lower, path, O_RDONLY | O_DIRECTORY);
+	_cleanup_close_ int to = pull_open_beneath(j->layer->fd, path, O_RDONLY | O_DIRECTORY);
 	struct stat st;
 
 	if (to < 0)
@@ -261,12 +262,12 @@ static int adopt_attributes(struct pull_job *j, int lower, const char *path)
 	return 0;
 }
 
-static void drop_snapshot(struct berth_pull *p, const char *key)
+void pull_drop_snapshot(struct berth_instance *storage, const char *key)
 {
 	struct berth_snap_args args = {.size = sizeof(args), .key = key};
 	struct berth_error *err = NULL;
 	_cleanup_(berth_call_freep) struct berth_call *c =
-	        berth_call_new(p->storage, BERTH_OP_STORAGE_REMOVE, key);
+	        berth_call_new(storage, BERTH_OP_STORAGE_REMOVE, key);
 	if (berth_call_run(c, &args, NULL, &err) < 0) {
 		berth_log_warn(
 		        "a snapshot stays until the next start", "key", key, "error", err->msg);
@@ -294,7 +295,7 @@ static int adopt_implied(struct pull_job *j)
 	for (const char *path = l->implied; r == 0 && path < end; path += strlen(path) + 1)
 		r = adopt_attributes(j, lower, path);
 	berth_close(lower);
-	drop_snapshot(p, key);
+	pull_drop_snapshot(p->storage, key);
 	return r;
 }
 
@@ -309,6 +310,7 @@ static void commit_work(void *arg)
 	        .name = j->layer->chain_id,
 	        .parent = j->parent};
 
+	pull_source_release(p, j->layer);
 	if (adopt_implied(j) < 0)
 		return;
 	j->layer->fd = berth_close(j->layer->fd);
@@ -320,10 +322,10 @@ static void commit_work(void *arg)
 		j->exists = j->err->code == BERTH_ALREADY_EXISTS;
 		if (j->exists) {
 			j->err = berth_error_free(j->err);
-			drop_snapshot(p, j->layer->key);
+			pull_drop_snapshot(p->storage, j->layer->key);
 		}
 	}
-	if (!j->err && !p->import)
+	if (!j->err && !p->import && !p->copied)
 		pull_partial_remove(p->d, j->layer->digest);
 	berth_fault("layer-commit-after");
 }
@@ -358,7 +360,8 @@ void pull_layers_undo(struct berth_pull *p)
 	for (size_t i = p->n_layers; i > 0; i--) {
 		struct pull_layer *l = &p->layers[i - 1];
 		l->fd = berth_close(l->fd);
+		pull_source_release(p, l);
 		if (l->prepared)
-			drop_snapshot(p, l->key);
+			pull_drop_snapshot(p->storage, l->key);
 	}
 }

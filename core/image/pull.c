@@ -44,9 +44,13 @@ static void pull_free(struct berth_pull *p)
 		berth_image_unref(p->images[i]);
 	free(p->images);
 	json_decref(p->record);
+	if (p->copied)
+		p->copied->copies--;
+	berth_image_unref(p->copied);
 	berth_ref_finish(&p->ref);
 	berth_error_free(p->err);
 	free(p->packet);
+	free(p->who);
 	free(p->key);
 	free(p);
 }
@@ -61,7 +65,9 @@ static void undo_done(void *arg)
 	struct berth_pull *p = arg;
 	struct berth_counts *n = &p->d->counts;
 
-	if (p->err)
+	if (p->copied)
+		; /* nothing was pulled */
+	else if (p->err)
 		n->pulls_failed[p->err->code < BERTH_CODES ? p->err->code : BERTH_UNKNOWN]++;
 	else
 		berth_histogram_add(&n->pulls, &berth_bounds_size, p->bytes);
@@ -146,7 +152,7 @@ static void store(struct berth_pull *p)
 	const char *name = json_string_value(json_object_get(p->record, "ref"));
 
 	s->p = p;
-	if (!ref->repository && name) {
+	if (!ref->repository && name && !p->copied) {
 		if (berth_ref_parse(name, &own, &err) < 0) {
 			free(s);
 			pull_fail(p, err);
@@ -229,10 +235,48 @@ static struct berth_pull *find_same(struct berth_daemon *d, const char *name, co
 	json_decref(j);
 	for (struct berth_pull *p = d->images->pulls; p; p = p->next) {
 		if (!p->import && !p->over && p->storage == storage && strcmp(p->key, name) == 0 &&
-		        p->packet && strcmp(p->packet + BERTH_PULL_PACKET, *ret_tag) == 0)
+		        p->who && strcmp(p->who, *ret_tag) == 0)
 			return p;
 	}
 	return NULL;
+}
+
+struct berth_pull *pull_new(struct berth_daemon *d, struct berth_instance *storage)
+{
+	struct berth_pull *p = berth_new(struct berth_pull);
+
+	p->d = d;
+	p->storage = storage;
+	p->sock = p->pidfd = -1;
+	p->packet = berth_zalloc(BERTH_PULL_PACKET + 1);
+	berth_random_hex(p->tag, 8);
+	p->next = d->images->pulls;
+	d->images->pulls = p;
+	return p;
+}
+
+void pull_discard(struct berth_pull *p)
+{
+	pull_free(p);
+}
+
+static struct berth_pull_part *add_part(struct berth_pull *p, struct berth_pull_part *part)
+{
+	part->pull = p;
+	part->next = p->parts;
+	p->parts = part;
+	return part;
+}
+
+struct berth_pull_part *pull_take_part(
+        struct berth_pull *p, berth_pull_progress_fn progress, berth_image_fn fn, void *arg)
+{
+	struct berth_pull_part *part = berth_new(struct berth_pull_part);
+
+	part->progress = progress;
+	part->fn = fn;
+	part->arg = arg;
+	return add_part(p, part);
 }
 
 struct berth_pull_part *berth_pull_join(struct berth_daemon *d, const struct berth_pull_request *r,
@@ -262,29 +306,18 @@ struct berth_pull_part *berth_pull_join(struct berth_daemon *d, const struct ber
 	if (p && import_fd < 0) {
 		berth_ref_finish(&ref);
 	} else {
-		p = berth_new(struct berth_pull);
-		p->d = d;
-		p->storage = storage;
+		p = pull_new(d, storage);
 		p->key = berth_take(name);
 		p->ref = ref;
 		p->import = import_fd >= 0;
-		p->sock = p->pidfd = -1;
-		/* Behind the packet: what tells credentials and platforms apart. */
-		p->packet = berth_zalloc(BERTH_PULL_PACKET + strlen(who) + 1);
-		strcpy(p->packet + BERTH_PULL_PACKET, who);
-		berth_random_hex(p->tag, 8);
-		p->next = d->images->pulls;
-		d->images->pulls = p;
+		p->who = berth_take(who);
 		if (pull_start(p, &err) < 0) {
 			pull_free(p);
 			return refuse(d, part, err);
 		}
 		pull_send(p, pull_first_packet(p, r), import_fd);
 	}
-	part->pull = p;
-	part->next = p->parts;
-	p->parts = part;
-	return part;
+	return add_part(p, part);
 }
 
 void berth_pull_leave(struct berth_pull_part *part)

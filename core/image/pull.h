@@ -3,6 +3,7 @@
 #ifndef BERTH_IMAGE_PULL_H
 #define BERTH_IMAGE_PULL_H
 
+#include "base/mem.h"
 #include "image/image.h"
 #include "loop/child.h"
 #include "pull/protocol.h"
@@ -27,10 +28,11 @@ struct pull_layer {
 	uint64_t mnt_id;
 	char *implied; /* paths, each NUL-terminated */
 	size_t implied_len, implied_n;
-	unsigned int jobs; /* that work on it */
-	uint64_t asked;    /* its place in the queue for a download; 0: not in it */
-	bool fetching;     /* it has one of the downloads that may go at a time */
-	bool prepared;     /* the driver has something under `key` */
+	unsigned int jobs;    /* that work on it */
+	uint64_t asked;       /* its place in the queue for a download; 0: not in it */
+	bool fetching;        /* it has one of the downloads that may go at a time */
+	bool prepared;        /* the driver has something under `key` */
+	bool sourced, viewed; /* of a copy: it was asked for; the other driver has views of it */
 };
 
 struct berth_pull_part {
@@ -48,6 +50,8 @@ struct berth_pull {
 	char *key, tag[17];
 	struct berth_ref ref; /* of a pull; repository NULL for an import without a name */
 	bool import;
+	struct berth_image *copied;  /* of a copy: what, */
+	struct berth_instance *from; /* and where its layers are read */
 	struct berth_pull_part *parts;
 
 	pid_t pid;
@@ -55,6 +59,7 @@ struct berth_pull {
 	struct berth_child_watch *child;
 	struct berth_fdwatch *watch;
 	char *packet;
+	char *who; /* of a pull: what tells credentials and platforms apart */
 
 	struct pull_layer *layers;
 	size_t n_layers;
@@ -80,6 +85,10 @@ struct berth_instance *berth_layers_home(/* as berth_image_home() */
 char *berth_image_dir(const struct berth_daemon *d, const char *id);
 
 /* pull.c */
+struct berth_pull *pull_new(struct berth_daemon *d, struct berth_instance *storage);
+void pull_discard(struct berth_pull *p); /* one that has not begun */
+struct berth_pull_part *pull_take_part(
+        struct berth_pull *p, berth_pull_progress_fn progress, berth_image_fn fn, void *arg);
 void pull_fail(struct berth_pull *p, struct berth_error *err); /* takes err */
 void pull_advance(struct berth_pull *p);
 /* Cleans up once the result is known and nothing works for it any more. */
@@ -108,13 +117,23 @@ void pull_hosts_free(struct berth_images *s);
 int pull_partial_open(struct berth_daemon *d, const char *digest, uint64_t size);
 void pull_partial_remove(struct berth_daemon *d, const char *digest);
 
+/* copy.c */
+void pull_source(struct berth_pull *p, size_t n);
+json_t *pull_copy_packet(const struct berth_pull *p);
+/* [worker] The other driver's views of a layer go. */
+void pull_source_release(struct berth_pull *p, struct pull_layer *l);
+/* opaque.c, [worker]: adds the path of each opaque directory below `dir`, NUL-terminated. */
+int pull_opaque_dirs(
+        const char *dir, struct berth_buf *out, struct berth_error **ret_err) BERTH_MUST_CHECK;
+
 /* layers.c */
 struct pull_job {
 	struct berth_pull *p;
 	size_t n;
 	struct pull_layer *layer;
-	const char *parent; /* ChainID below, or NULL */
-	int fd;             /* the work's argument or result */
+	const char *parent;      /* ChainID below, or NULL */
+	int fd;                  /* the work's argument or result */
+	int below_fd, opaque_fd; /* of a copy's source; the done function's to close */
 	uint64_t mnt_id;
 	bool prepared, exists;
 	struct berth_error *err;
@@ -128,6 +147,9 @@ void pull_open(struct berth_pull *p, size_t n);
 void pull_opaque(struct berth_pull *p, size_t n, int fd); /* takes fd */
 void pull_layers_advance(struct berth_pull *p);
 bool pull_layers_done(const struct berth_pull *p);
+/* [worker] A failure is logged alone. */
+void pull_drop_snapshot(struct berth_instance *storage, const char *key);
+int pull_open_beneath(int root, const char *path, int flags);
 /* [worker] Removes what is not committed. */
 void pull_layers_undo(struct berth_pull *p);
 

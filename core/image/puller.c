@@ -115,11 +115,24 @@ static void answer_have(struct berth_pull *p)
 	pull_send(p, json_pack("{s:s, s:o}", "t", "have", "have", have), -1);
 }
 
+static void on_layers(struct berth_pull *p)
+{
+	if (!p->copied || p->have_asked) {
+		protocol_error(p, "asks for what it was not told of");
+		return;
+	}
+	p->have_asked = true;
+	p->have_waits = p->d->images->removals > 0;
+	if (!p->have_waits)
+		answer_have(p);
+	pull_advance(p);
+}
+
 static void on_image(struct berth_pull *p, const json_t *j)
 {
 	struct berth_error *err = NULL;
 
-	if (p->have_asked) {
+	if (p->have_asked || p->copied) {
 		protocol_error(p, "named a second image before the first was stored");
 		return;
 	}
@@ -135,9 +148,12 @@ static void on_image(struct berth_pull *p, const json_t *j)
 
 void berth_pulls_resume(struct berth_images *s)
 {
-	for (struct berth_pull *p = s->pulls; p; p = p->next) {
-		if (p->have_waits && !p->over)
-			answer_have(p);
+	for (struct berth_pull *p = s->pulls, *next; p; p = next) {
+		next = p->next;
+		if (!p->have_waits || p->over)
+			continue;
+		answer_have(p);
+		pull_advance(p);
 	}
 }
 
@@ -238,6 +254,8 @@ static void on_packet(struct berth_pull *p, const json_t *j, int *fd)
 		protocol_error(p, "sent a packet without a type");
 	else if (strcmp(t, "image") == 0)
 		on_image(p, j);
+	else if (strcmp(t, "layers") == 0)
+		on_layers(p);
 	else if (strcmp(t, "record") == 0)
 		on_record(p, *fd);
 	else if (strcmp(t, "error") == 0)
@@ -251,6 +269,8 @@ static void on_packet(struct berth_pull *p, const json_t *j, int *fd)
 		pull_open(p, n);
 	else if (strcmp(t, "fetch") == 0)
 		pull_fetch(p, n);
+	else if (strcmp(t, "source") == 0)
+		pull_source(p, n);
 	else if (strcmp(t, "opaque") == 0)
 		pull_opaque(p, n, berth_take_fd(fd));
 	else if (strcmp(t, "unpacked") == 0)
@@ -439,12 +459,18 @@ json_t *pull_first_packet(struct berth_pull *p, const struct berth_pull_request 
 	json_t *platform = r->platform ? json_incref(r->platform)
 	                               : json_pack("{s:s, s:s, s:s*}", "os", "linux",
 	                                         "architecture", arch, "variant", variant);
-	json_t *j = json_pack("{s:s, s:o, s:I, s:b, s:s}", "t", p->import ? "import" : "pull",
-	        "platform", platform, "parallel", (json_int_t)c->images.parallel_layers, "detached",
+	json_t *how = json_pack("{s:o, s:I, s:b, s:s}", "platform", platform, "parallel",
+	        (json_int_t)c->images.parallel_layers, "detached",
 	        (features & BERTH_F_DETACHED_LAYERS) != 0, "whiteout",
 	        (features & BERTH_F_WHITEOUT_OVERLAY) ? "overlay"
 	        : (features & BERTH_F_WHITEOUT_AUFS)  ? "aufs"
 	                                              : "delete");
+	json_t *j = p->copied ? pull_copy_packet(p)
+	                      : json_pack("{s:s}", "t", p->import ? "import" : "pull");
+	json_object_update(j, how);
+	json_decref(how);
+	if (p->copied)
+		return j;
 	if (p->import) {
 		if (name)
 			json_object_set_new(j, "ref", json_string(name));

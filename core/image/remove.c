@@ -151,6 +151,9 @@ static int check_unused(const struct berth_daemon *d, const struct berth_image *
 {
 	struct berth_container *c, *tmp;
 
+	if (i->copies > 0)
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "image %s is being copied to another storage driver", i->id);
 	HASH_ITER (hh, d->containers->by_id, c, tmp) {
 		if (berth_container_uses_image(c, i->id, storage))
 			return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,

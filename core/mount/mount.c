@@ -354,6 +354,20 @@ int berth_mount_clone(
 	return open_one(m->mounts[0], &p, restricted, ret_err);
 }
 
+int berth_mount_top_layer(
+        const struct berth_mounts_result *m, char **ret, struct berth_error **ret_err)
+{
+	_cleanup_(mount_plan_finish) struct mount_plan p = {0};
+
+	*ret = NULL;
+	if (m->n != 1 || strcmp(m->mounts[0]->type, "overlay") != 0)
+		return 0;
+	if (mount_plan_init(&p, m->mounts[0], ret_err) < 0)
+		return -1;
+	*ret = berth_strdup(p.lowers ? p.lowers[0] : NULL);
+	return 0;
+}
+
 int berth_mount_clone_path(const char *path, bool restricted, struct berth_error **ret_err)
 {
 	const struct berth_mount m = {.size = sizeof(m), .type = "bind", .source = path};

@@ -51,6 +51,10 @@ int berth_mount_clone(const struct berth_mounts_result *m, bool restricted,
 /* A clone of the directory `path`, without the mounts beneath it. */
 int berth_mount_clone_path(
         const char *path, bool restricted, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* Where a description is an overlay, the path of its topmost layer; else NULL. Caller frees. [any]
+ */
+int berth_mount_top_layer(const struct berth_mounts_result *m, char **ret,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* A private bind of `source` (recursive with `rec`) on `target`; read-only with `ro`. */
 int berth_mount_bind(const char *source, const char *target, bool rec, bool ro,
         struct berth_error **ret_err) BERTH_MUST_CHECK;

@@ -195,17 +195,16 @@ static void *unpack_thread(void *arg)
 	return NULL;
 }
 
-static int report(struct run *r, struct berth_error **ret_err)
+int pull_layer_report(struct pull_wire *wire, size_t n, const struct pull_unpacked *u,
+        struct berth_error **ret_err)
 {
-	struct pull_unpacked *u = &r->unpacked;
-	json_t *p = json_pack("{s:s, s:I, s:I, s:I, s:I}", "t", "unpacked", "n",
-	        (json_int_t)r->l->n, "bytes", (json_int_t)u->bytes, "inodes", (json_int_t)u->inodes,
-	        "implied", (json_int_t)u->n_implied);
+	json_t *p = json_pack("{s:s, s:I, s:I, s:I, s:I}", "t", "unpacked", "n", (json_int_t)n,
+	        "bytes", (json_int_t)u->bytes, "inodes", (json_int_t)u->inodes, "implied",
+	        (json_int_t)u->n_implied);
 
 	if (u->n_implied == 0)
-		return pull_wire_send(r->wire, p, -1, ret_err);
-	return pull_wire_send_memfd(
-	        r->wire, p, "berth-implied", u->implied, u->implied_len, ret_err);
+		return pull_wire_send(wire, p, -1, ret_err);
+	return pull_wire_send_memfd(wire, p, "berth-implied", u->implied, u->implied_len, ret_err);
 }
 
 static int run_both(struct run *r, struct pull_source *source, struct berth_error **ret_err)
@@ -225,7 +224,7 @@ static int run_both(struct run *r, struct pull_source *source, struct berth_erro
 		return berth_error_move(ret_err, &r->unpack_err);
 	if (err)
 		return berth_error_move(ret_err, &err);
-	return report(r, ret_err);
+	return pull_layer_report(r->wire, r->l->n, &r->unpacked, ret_err);
 }
 
 static int ask(struct pull_wire *wire, const char *what, size_t n, struct berth_error **ret_err)

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "pull/source.h"
 #include "pull/tree.h"
+#include "pull/unpack.h"
 #include "pull/wire.h"
 
 struct pull_layer {
@@ -20,5 +21,9 @@ struct pull_layer {
 /* Asks berthd for the directory, fills it and reports it. The error names the layer. */
 int pull_layer_run(const struct pull_layer *l, struct pull_source *source, struct pull_wire *wire,
         enum pull_whiteout whiteout, struct berth_error **ret_err) BERTH_MUST_CHECK;
+
+/* Tells berthd that the layer is unpacked. */
+int pull_layer_report(struct pull_wire *wire, size_t n, const struct pull_unpacked *u,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
 
 #endif

@@ -1,4 +1,4 @@
-/* berth-pull: pulls or imports images for berthd, which started it with a socket as fd 3
+/* berth-pull: pulls, imports or copies images for berthd, which started it with a socket as fd 3
  * (protocol.h). One process, one pull. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "pull/confine.h"
+#include "pull/copy.h"
 #include "pull/http.h"
 #include "pull/import.h"
 #include "pull/protocol.h"
@@ -151,6 +152,10 @@ static int run(struct pull_wire *wire, const json_t *first, int fd, struct berth
 
 	if (read_session(first, &s, ret_err) < 0 || pull_wire_start(wire, ret_err) < 0)
 		return -1;
+	if (strcmp(t, "copy") == 0) {
+		json_int_t n = json_integer_value(json_object_get(first, "layers"));
+		return pull_copy_run(&s, n < 0 ? SIZE_MAX : (size_t)n, ret_err);
+	}
 	if (strcmp(t, "import") == 0)
 		return run_import(&s, first, berth_take_fd(&own), ret_err);
 	if (strcmp(t, "pull") == 0)
@@ -169,14 +174,14 @@ static char **add_strings(char **v, const json_t *list)
 	return v;
 }
 
-/* An import reads nothing but what it is given; a pull reads its configuration, too. */
+/* Who does not pull reads nothing but what it is given; a pull reads its configuration, too. */
 static int confine(const json_t *first, struct berth_error **ret_err)
 {
-	bool import = strcmp(text_of(first, "t"), "import") == 0;
+	bool pull = strcmp(text_of(first, "t"), "pull") == 0;
 	const char *registries = text_of(first, "registries");
 	_cleanup_(berth_strv_freep) char **files = NULL;
 
-	if (!import) {
+	if (pull) {
 		_cleanup_free_ char *drop_ins = berth_asprintf("%s.d", registries);
 		if (*registries) {
 			files = berth_strv_append(files, registries);
@@ -185,7 +190,7 @@ static int confine(const json_t *first, struct berth_error **ret_err)
 		files = add_strings(files, json_object_get(first, "certs_dirs"));
 		files = add_strings(files, json_object_get(first, "auth_files"));
 	}
-	struct pull_confine_opts o = {.network = !import, .files = files};
+	struct pull_confine_opts o = {.network = pull, .files = files};
 	if (pull_confine(&o, ret_err) < 0)
 		return berth_error_wrap(ret_err, "confine berth-pull");
 	return 0;

@@ -16,7 +16,10 @@
  *   {"t":"import", "ref": REF | absent, ... the same platform, parallel, detached, whiteout}, fd: the file or directory,
  *      open for reading: an OCI layout, an oci-archive or a docker-archive. With a ref the only image takes it as its
  *      name, and of several those are taken whose own name it is; without one all are taken
+ *   {"t":"copy", "layers": N, ... parallel, detached, whiteout}   an image that another storage driver of this node has
  * berth-pull -> berthd:
+ *   {"t":"layers"}                 copy: asks which of the layers are there
+ *   {"t":"source", "n": I}         copy: asks for layer I as the other driver has it
  *   {"t":"image", "digest": manifest digest, "config_digest", "layers": [{"diff_id","chain_id","digest","size"}...]}
  *      an import of an archive with several images sends one `image` ... `record` sequence per image and name. A
  *      docker-archive has neither manifest nor layer digests: its digest is that of the OCI manifest that says the same,
@@ -31,14 +34,16 @@
  *   {"t":"record"}, fd: memfd with the image record (see below)
  *   {"t":"error", "code": gRPC code, "msg": TEXT}     then it exits
  * berthd -> berth-pull:
- *   {"t":"have", "have": [BOOL...]}   answers `image`: layers that need no download
+ *   {"t":"have", "have": [BOOL...]}   answers `image` and `layers`: layers that need no work
  *   {"t":"dir", "n": I}, fd           answers `open`: a detached clone of the layer's mount, nodev,nosuid,noexec. Where the
  *                                     driver is not `detached`, it comes only once layer I-1 is committed, with the
  *                                     parent's content in it
  *   {"t":"fetch", "n": I}, fd         answers `fetch`, as soon as the node and the registry may have one more download:
  *                                     the file in which what comes of the blob is kept for a later pull (core/pull/kept.h);
  *                                     without an fd nothing is kept
- *   {"t":"stored"}                    answers `record`: all layers are committed and the record is on disk
+ *   {"t":"source", "n": I, "part": "top" | "below" | "opaque"}, fd    answer `source`, the top last: mounts as of `dir`
+ *                                     and a memfd, each path in it NUL-terminated (core/pull/emit.h says what they are)
+ *   {"t":"stored"}                    answers `record`, or the last `unpacked` of a copy: all layers are committed and the record is on disk
  *   {"t":"abort", "msg": TEXT}
  * A closed socket means: stop at once.
  *

@@ -1,12 +1,11 @@
 #include "pull/session.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/mem.h"
 #include "pull/artifact.h"
+#include "pull/each.h"
 #include "pull/layer.h"
 #include "pull/protocol.h"
 
@@ -16,68 +15,19 @@ struct work {
 	const struct pull_session *s;
 	const struct pull_image *image;
 	const struct pull_config *config;
-	const bool *have;
-	pthread_mutex_t lock;
-	size_t next;
 };
 
-/* Told to berthd, it ends the process here and now: other threads may wait for what never comes,
- * and there is nothing to undo on this side. The lock lets the first error alone be told. */
-static void fail(struct work *w, const struct berth_error *err)
-{
-	pthread_mutex_lock(&w->lock);
-	pull_wire_send_error(w->s->wire, err);
-	_exit(EXIT_FAILURE);
-}
-
-static bool take_next(struct work *w, size_t *ret)
-{
-	bool found = false;
-
-	pthread_mutex_lock(&w->lock);
-	while (!found && w->next < w->image->manifest->n_layers) {
-		*ret = w->next++;
-		found = !w->have[*ret];
-	}
-	pthread_mutex_unlock(&w->lock);
-	return found;
-}
-
-static void *run_layers(void *arg)
+static int run_layer(void *arg, size_t n, struct berth_error **ret_err)
 {
 	struct work *w = arg;
-	size_t n;
+	const struct pull_manifest *m = w->image->manifest;
+	_cleanup_free_ char *file = NULL;
 
-	while (take_next(w, &n)) {
-		_cleanup_(berth_error_freep) struct berth_error *err = NULL;
-		_cleanup_free_ char *file = NULL;
-		const struct pull_manifest *m = w->image->manifest;
-		if (m->artifact && pull_artifact_name(&m->layers[n], &file, &err) < 0)
-			fail(w, err);
-		struct pull_layer l = {.n = n,
-		        .desc = &m->layers[n],
-		        .diff_id = w->config->diff_ids[n],
-		        .file = file};
-		if (pull_layer_run(&l, w->image->source, w->s->wire, w->s->whiteout, &err) < 0)
-			fail(w, err);
-	}
-	return NULL;
-}
-
-static int run_all(struct work *w, struct berth_error **ret_err)
-{
-	size_t n = w->image->manifest->n_layers;
-	unsigned int count = w->s->parallel < n ? w->s->parallel : (unsigned int)n, started = 0;
-	_cleanup_free_ pthread_t *threads = berth_new_array(pthread_t, count);
-	int e = 0;
-
-	while (started < count && e == 0) {
-		e = pthread_create(&threads[started], NULL, run_layers, w);
-		started += e == 0;
-	}
-	for (unsigned int i = 0; i < started; i++)
-		pthread_join(threads[i], NULL);
-	return e && started == 0 ? berth_error_errno(ret_err, e, "start a thread") : 0;
+	if (m->artifact && pull_artifact_name(&m->layers[n], &file, ret_err) < 0)
+		return -1;
+	struct pull_layer l = {
+	        .n = n, .desc = &m->layers[n], .diff_id = w->config->diff_ids[n], .file = file};
+	return pull_layer_run(&l, w->image->source, w->s->wire, w->s->whiteout, ret_err);
 }
 
 static json_t *layers_json(const struct pull_image *image, const struct pull_config *config)
@@ -142,10 +92,14 @@ static int run_layers_of(const struct pull_session *s, const struct pull_image *
 	if (pull_wire_send(s->wire, p, -1, ret_err) < 0 ||
 	        pull_wire_wait_have(s->wire, config->n_diff_ids, &have, ret_err) < 0)
 		return -1;
-	struct work w = {.s = s, .image = image, .config = config, .have = have};
-	pthread_mutex_init(&w.lock, NULL);
-	int r = run_all(&w, ret_err);
-	pthread_mutex_destroy(&w.lock);
+	struct work w = {.s = s, .image = image, .config = config};
+	const struct pull_each each = {.wire = s->wire,
+	        .parallel = s->parallel,
+	        .n = image->manifest->n_layers,
+	        .have = have,
+	        .run = run_layer,
+	        .arg = &w};
+	int r = pull_each_run(&each, ret_err);
 	free(have);
 	return r;
 }

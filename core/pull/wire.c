@@ -25,6 +25,7 @@ struct pull_wire {
 	bool *have;
 	int dirs[BERTH_LIMIT_IMAGE_LAYERS], files[BERTH_LIMIT_IMAGE_LAYERS];
 	bool may_fetch[BERTH_LIMIT_IMAGE_LAYERS];
+	struct pull_layer_source sources[BERTH_LIMIT_IMAGE_LAYERS];
 	char *buf;
 };
 
@@ -35,8 +36,10 @@ struct pull_wire *pull_wire_new(int fd)
 	w->buf = berth_zalloc(BERTH_PULL_PACKET + 1);
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->arrived, NULL);
-	for (size_t i = 0; i < BERTH_ARRAY_LEN(w->dirs); i++)
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(w->dirs); i++) {
 		w->dirs[i] = w->files[i] = -1;
+		w->sources[i] = (struct pull_layer_source){-1, -1, -1};
+	}
 	return w;
 }
 
@@ -53,6 +56,9 @@ struct pull_wire *pull_wire_free(struct pull_wire *w)
 	for (size_t i = 0; i < BERTH_ARRAY_LEN(w->dirs); i++) {
 		berth_close(w->dirs[i]);
 		berth_close(w->files[i]);
+		berth_close(w->sources[i].top);
+		berth_close(w->sources[i].below);
+		berth_close(w->sources[i].opaque);
 	}
 	pthread_cond_destroy(&w->arrived);
 	pthread_mutex_destroy(&w->lock);
@@ -114,6 +120,16 @@ static void take_have(struct pull_wire *w, const json_t *list)
 	w->have_known = true;
 }
 
+/* The top comes last. */
+static void take_source(struct pull_layer_source *s, const char *part, int *fd)
+{
+	int *to = strcmp(part, "top") == 0     ? &s->top
+	          : strcmp(part, "below") == 0 ? &s->below
+	                                       : &s->opaque;
+	berth_close(*to);
+	*to = berth_take_fd(fd);
+}
+
 static void take_packet(struct pull_wire *w, json_t *p, int fd)
 {
 	const char *t = json_string_value(json_object_get(p, "t"));
@@ -133,6 +149,9 @@ static void take_packet(struct pull_wire *w, json_t *p, int fd)
 		berth_close(w->files[n]);
 		w->files[n] = berth_take_fd(&fd);
 		w->may_fetch[n] = true;
+	} else if (strcmp(t, "source") == 0 && fd >= 0 && n >= 0 && n < BERTH_LIMIT_IMAGE_LAYERS) {
+		const char *part = json_string_value(json_object_get(p, "part"));
+		take_source(&w->sources[n], part ? part : "", &fd);
 	} else if (strcmp(t, "abort") == 0) {
 		_exit(EXIT_FAILURE);
 	} else {
@@ -290,6 +309,18 @@ bool pull_wire_wait_fetch(struct pull_wire *w, size_t layer, int *ret_fd)
 	*ret_fd = berth_take_fd(&w->files[layer]);
 	pthread_mutex_unlock(&w->lock);
 	return *ret_fd >= 0;
+}
+
+void pull_wire_wait_source(struct pull_wire *w, size_t layer, struct pull_layer_source *ret)
+{
+	assert(layer < BERTH_LIMIT_IMAGE_LAYERS);
+	struct pull_layer_source *s = &w->sources[layer];
+	pthread_mutex_lock(&w->lock);
+	while (s->top < 0)
+		pthread_cond_wait(&w->arrived, &w->lock);
+	*ret = *s;
+	*s = (struct pull_layer_source){-1, -1, -1};
+	pthread_mutex_unlock(&w->lock);
 }
 
 void pull_wire_wait_stored(struct pull_wire *w)

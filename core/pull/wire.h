@@ -34,6 +34,12 @@ int pull_wire_wait_have(
 int pull_wire_wait_dir(struct pull_wire *w, size_t layer); /* the caller owns the fd */
 /* True with the file that a blob is kept in (the caller owns it), false where there is none. */
 bool pull_wire_wait_fetch(struct pull_wire *w, size_t layer, int *ret_fd);
+/* A copy's layer as the other driver has it (pull/emit.h); -1 where there is none. The caller owns
+ * the fds. */
+struct pull_layer_source {
+	int top, below, opaque;
+};
+void pull_wire_wait_source(struct pull_wire *w, size_t layer, struct pull_layer_source *ret);
 void pull_wire_wait_stored(struct pull_wire *w);
 
 #endif

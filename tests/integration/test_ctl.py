@@ -371,7 +371,8 @@ printf '%s\\n' "${COMPREPLY[@]}"
     ("exec --std", ["--stdin"]), ("ps --no", ["--no-trunc"]), ("-o ", ["json", "table"]), ("run --net ", ["host", "pod"]),
     ("exec -it w", ["web"]), ("logs w", ["web", "worker"]), ("stop web w", ["web", "worker"]), ("exec web w", []),
     ("port-forward ", ["shop", "p1"]), ("ps -p sh", ["shop"]), ("rmi example.org/a:", ["1", "2"]), ("rmi example.org/b", [
-        "example.org/b:1"]), ("exec web --std", []), ("no-such-command ", []), ("stop $(to", []), ("start -- --", [])])
+        "example.org/b:1"]), ("exec web --std", []), ("sto", ["stop", "stopp", "storage"]),
+    ("storage ", ["migrate"]), ("storage migrate --from sto", ["storage-a", "storage-b"]), ("no-such-command ", []), ("stop $(to", []), ("start -- --", [])])
 def test_completion(server, line, offers):
     cri = server.cri
 
@@ -384,6 +385,10 @@ def test_completion(server, line, offers):
     server.unary["ImageService/ListImages"] = lambda r, c: cri.ListImagesResponse(
         images=[cri.Image(id="i1", repo_tags=["example.org/a:1", "example.org/a:2"]), cri.Image(
             id="i2", repo_tags=["example.org/b:1"])])
+    admin = server.admin
+    server.unary["Admin/Plugins"] = lambda r, c: admin.PluginsResponse(plugins=[
+        admin.Plugin(instance="storage-a", kinds=["storage"]), admin.Plugin(instance="storage-b", kinds=["storage"]),
+        admin.Plugin(instance="store", kinds=["runtime"])])
     script = os.path.join(HERE, "../../docs/berthctl.bash")
     p = subprocess.run(["bash", "-c", COMPLETE, "bash", script, "berthctl --runtime-endpoint " + server.path + " " + line, CTL],
                        capture_output=True, text=True, timeout=30)

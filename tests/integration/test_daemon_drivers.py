@@ -52,7 +52,7 @@ def overlay_layers(d):
 
 
 def fake_rows(d):
-    return sorted(os.listdir(f"{d.root}/plugins/fake/snaps"))
+    return sorted(os.path.basename(p) for p in glob.glob(f"{d.root}/plugins/fake/snaps/*"))
 
 
 def record(d, image_id):
@@ -170,3 +170,180 @@ def test_mistakes_in_the_configuration(make_daemon):
     assert d.proc.wait(30) == 1
     d.proc = None
     assert "plugin runtime-runc is no storage driver" in d.log()
+
+
+# ---- from one driver to the other ----
+
+def everything():
+    """Layers with all that a copy could lose."""
+    from pullharness import Tar
+    xattr = {"SCHILY.xattr.security.capability": "\x01\x00\x00\x02\x00 \x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00",
+             "SCHILY.xattr.user.note": "kept"}
+    one = Tar()
+    for d in ("d", "gone", "hidden", "keep", "keep/deep", "shade", "shade/sub", "turns"):
+        one.dir(d, mode=0o750, uid=7, gid=8, mtime=1111)
+    one.add("d/file", data=b"x" * 5000, mode=0o4711, uid=1000, gid=2000, mtime=1234567890)
+    one.add("d/caps", data="caps", mode=0o755, pax=xattr)
+    one.hard("d/link", "d/file").sym("d/sym", "../nowhere", uid=3, gid=4)
+    one.add("d/null", type=b"3", dev=(1, 3), mode=0o666).add("d/fifo", type=b"6", mode=0o600)
+    one.add("d/same", data="aaaa", mtime=50).add("gone/a", data="a").add("keep/deep/b", data="b")
+    one.add("hidden/under", data="u").add("shade/sub/s", data="s").add("shade/t", data="t").add("turns/x", data="x")
+    one.add("flat", data="flat").add("d/\u00e4\u00f6", data="umlaut").add(b"d/\xff\xfe".decode("utf-8", "surrogateescape"), data="raw")
+    two = Tar()
+    two.dir("d", mode=0o700, uid=9, gid=9, mtime=2222).add("d/same", data="bbbb", mtime=50)
+    two.add(".wh.gone").dir("hidden", mode=0o711).add("hidden/.wh..wh..opq").add("hidden/new", data="n")
+    two.add("keep/deep/c", data="c").add("shade/.wh.t").add("shade/sub/.wh..wh..opq").add("shade/sub/only", data="o")
+    two.add("turns", data="a file now").dir("flat").add("flat/inner", data="i")
+    three = Tar().add("d/last", data=b"z" * 70000, pax={"mtime": "1600000000.25"}).hard("d/last2", "d/last").add(".wh.turns")
+    return pullharness.Image([busybox_tar(), one, two, three], config={"Cmd": ["sh"], "Env": ["PATH=/bin"]})
+
+
+def busybox_tar():
+    import daemon
+    busybox_image()
+    return daemon._busybox
+
+
+SEE = r"""
+import os, sys, stat, hashlib, json
+out = {}
+inodes = {}
+for base, dirs, files in os.walk(sys.argv[1].encode()):
+    for n in sorted(dirs + files) + ([b"."] if base == sys.argv[1].encode() else []):
+        p = os.path.join(base, n)
+        s = os.lstat(p)
+        x = [stat.filemode(s.st_mode), s.st_uid, s.st_gid, s.st_mtime_ns]
+        if stat.S_ISREG(s.st_mode):
+            with open(p, "rb") as f:
+                x += [s.st_size, hashlib.sha256(f.read()).hexdigest(), s.st_nlink,
+                      inodes.setdefault(s.st_ino, os.path.relpath(p, sys.argv[1].encode()).hex())]
+        if stat.S_ISLNK(s.st_mode):
+            x += [os.readlink(p).hex()]
+        else:
+            x += sorted((a, os.getxattr(p, a).hex()) for a in os.listxattr(p) if not a.startswith("trusted."))
+        if s.st_rdev:
+            x += [s.st_rdev]
+        out[os.path.relpath(p, sys.argv[1].encode()).decode("utf-8", "backslashreplace")] = x
+print(json.dumps(out, sort_keys=True))
+"""
+
+
+def seen(d, image, handler):
+    """The image's tree as a container of the handler has it: what it is made of, from the node."""
+    import subprocess
+    import sys
+    pod = d.run_pod(handler=handler)
+    cid = d.create(pod, "sleep", "1", image=image)
+    root = f"{d.run}/containers/{cid}/bundle/rootfs"
+    got = json.loads(subprocess.run([sys.executable, "-c", SEE, root], stdout=subprocess.PIPE, check=True, text=True).stdout)
+    d.remove_pod(pod)
+    # what the runtime mounts on
+    return {k: v for k, v in got.items() if k.split("/")[0] not in ("etc", "dev", "proc", "sys", ".")}
+
+
+def differ(a, b):
+    return {k: (a.get(k), b.get(k)) for k in set(a) | set(b) if a.get(k) != b.get(k)}
+
+
+def migrate(d, source, to, *names, timeout=120):
+    return list(d.admin.MigrateStorage(stubs()[2].MigrateStorageRequest(**{"from": source}, to=to, images=names),
+                                       timeout=timeout))
+
+
+def test_a_container_brings_its_image(two):
+    name = "localhost/everything:1"
+    load(two, everything(), name)
+    before = seen(two, name, "runc")
+    assert len(before) > 60 and before["d/same"][5].startswith("81cc5b17")
+    assert fake_rows(two) == []
+    after = seen(two, name, "copies")
+    assert differ(before, after) == {}
+    assert len(fake_rows(two)) == 4 and record(two, images(two).popitem()[0])["drivers"] == ["storage-overlay", "fake"]
+    # and back: what the fake driver has are whole trees, of which layers are made again
+    remove(two, name, handler="runc")
+    assert overlay_layers(two) == []
+    again = seen(two, name, "runc")
+    assert differ(before, again) == {}
+    assert len(overlay_layers(two)) == 4
+    assert not [p for p in two.pids() if "berth-pull" in p[1]]
+
+
+def test_migrate(two):
+    first = load(two, everything(), "localhost/everything:1")
+    second = load(two)
+    got = migrate(two, "storage-overlay", "fake")
+    done = [m for m in got if m.state != stubs()[2].MIGRATE_COPYING]
+    assert [m.state for m in done] == [stubs()[2].MIGRATE_COPIED] * 2 and {m.image_id for m in done} == {first, second}
+    assert {m.reference for m in done} == {IMAGE, "localhost/everything:1"} and done[-1].images == 2
+    rows = fake_rows(two)
+    assert len(rows) == 5, "the lowest layer is of both"
+    again = migrate(two, "storage-overlay", "fake", IMAGE)
+    assert [m.state for m in again] == [stubs()[2].MIGRATE_PRESENT]
+    assert fake_rows(two) == rows
+    for name, image in ((IMAGE, second), ("localhost/everything:1", first)):
+        assert image in images(two) and name in images(two)[image].repo_tags
+    with fails("INVALID_ARGUMENT", "storage-nothing"):
+        migrate(two, "storage-nothing", "fake")
+    with fails("INVALID_ARGUMENT", "same storage driver"):
+        migrate(two, "fake", "fake")
+    with fails("NOT_FOUND", "localhost/none:1"):
+        migrate(two, "fake", "storage-overlay", "localhost/none:1")
+    remove(two, IMAGE, handler="runc")
+    with fails("FAILED_PRECONDITION", "is not in storage-overlay"):
+        migrate(two, "storage-overlay", "fake", IMAGE)
+    import subprocess
+    from daemon import build_dir
+    r = subprocess.run([os.path.join(build_dir(), "core/ctl/berthctl"), "--runtime-endpoint", two.sock, "storage", "migrate",
+                        "--from", "fake", "--to", "storage-overlay"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert r.returncode == 0 and f"{IMAGE}: copied" in r.stderr and "localhost/everything:1: already there" in r.stderr, r
+
+
+@pytest.fixture
+def slow(two):
+    """A copy into the fake driver that takes long: its commits wait."""
+    load(two, everything(), "localhost/everything:1")
+    two.inject(delay_op="storage.commit", delay_ms=1500)
+    return two
+
+
+def start_migration(d):
+    return d.admin.MigrateStorage(stubs()[2].MigrateStorageRequest(**{"from": "storage-overlay"}, to="fake"), timeout=100)
+
+
+def half_made(d):
+    from daemon import wait_for
+    wait_for(lambda: [r for r in fake_rows(d) if r.startswith("pull-")])
+
+
+def test_a_migration_is_given_up(slow):
+    from daemon import wait_for
+    call = start_migration(slow)
+    half_made(slow)
+    with fails("FAILED_PRECONDITION", "is being copied"):
+        remove(slow, "localhost/everything:1")
+    call.cancel()
+    wait_for(lambda: not [p for p in slow.pids() if "berth-pull" in p[1]])
+    wait_for(lambda: not [r for r in fake_rows(slow) if "pull-" in r] and not glob.glob(
+        f"{slow.root}/plugins/storage-overlay/active/*"))
+    slow.inject()
+    assert len(overlay_layers(slow)) == 4
+    assert [m.state for m in migrate(slow, "storage-overlay", "fake")][-1] == stubs()[2].MIGRATE_COPIED
+    remove(slow, "localhost/everything:1")
+    assert fake_rows(slow) == [] and overlay_layers(slow) == []
+
+
+def test_the_daemon_dies_in_a_migration(slow):
+    import grpc
+    call = start_migration(slow)
+    half_made(slow)
+    slow.kill9()
+    with pytest.raises(grpc.RpcError):
+        list(call)
+    slow.inject()
+    slow.start()
+    assert not [r for r in fake_rows(slow) if "pull-" in r]
+    assert not glob.glob(f"{slow.root}/plugins/storage-overlay/active/*")
+    i, = images(slow)
+    before = seen(slow, "localhost/everything:1", "runc")
+    assert [m.state for m in migrate(slow, "storage-overlay", "fake")][-1] == stubs()[2].MIGRATE_COPIED
+    assert differ(before, seen(slow, "localhost/everything:1", "copies")) == {}

@@ -1,0 +1,216 @@
+#include "pull/copy.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/fd.h"
+#include "base/limits.h"
+#include "base/mem.h"
+#include "pull/each.h"
+#include "pull/emit.h"
+#include "pull/layer.h"
+#include "pull/protocol.h"
+#include "pull/queue.h"
+#include "pull/unpack.h"
+
+#define PROGRESS_NS 100000000u /* ten packets a second */
+#define OPAQUE_BYTES BERTH_MIB(64)
+
+struct run {
+	const struct pull_session *s;
+	size_t n;
+	struct pull_queue *queue;
+	char *out;
+	size_t out_len, out_cap;
+	uint64_t done, told_ns;
+	struct pull_unpacked unpacked;
+	struct berth_error *emit_err, *unpack_err;
+};
+
+/* ---- the writing side ---- */
+
+static int tell(struct run *r)
+{
+	uint64_t now = berth_now_ns();
+
+	if (now - r->told_ns < PROGRESS_NS)
+		return 0;
+	r->told_ns = now;
+	return pull_wire_send(r->s->wire,
+	        json_pack("{s:s, s:I, s:I, s:I}", "t", "progress", "n", (json_int_t)r->n, "done",
+	                (json_int_t)r->done, "total", (json_int_t)0),
+	        -1, &r->emit_err);
+}
+
+static int into_queue(void *arg, const void *p, size_t n)
+{
+	struct run *r = arg;
+	const char *from = p;
+
+	r->done += n;
+	while (n > 0) {
+		if (r->out && r->out_len == r->out_cap) {
+			pull_queue_commit(r->queue, r->out_len);
+			r->out = NULL;
+		}
+		if (!r->out) {
+			r->out = pull_queue_reserve(r->queue, &r->out_cap);
+			r->out_len = 0;
+		}
+		if (!r->out)
+			return -1;
+		size_t part = r->out_cap - r->out_len < n ? r->out_cap - r->out_len : n;
+		memcpy(r->out + r->out_len, from, part);
+		r->out_len += part;
+		from += part;
+		n -= part;
+	}
+	return tell(r);
+}
+
+struct pull_pathset *pull_copy_paths(const char *text, size_t len)
+{
+	struct pull_pathset *set = pull_pathset_new();
+
+	/* berth_read_fd() ends it with a NUL. */
+	for (const char *p = text; p < text + len; p += strlen(p) + 1)
+		pull_pathset_add(set, p);
+	return set;
+}
+
+static int read_layer(struct run *r, struct berth_error **ret_err)
+{
+	struct pull_layer_source src;
+	_cleanup_free_ char *text = NULL;
+	struct pull_pathset *opaque = NULL;
+	size_t len = 0;
+	int result = 0;
+
+	pull_wire_wait_source(r->s->wire, r->n, &src);
+	if (src.opaque >= 0) {
+		result = berth_read_fd(src.opaque, OPAQUE_BYTES, &text, &len);
+		if (result < 0)
+			berth_error_errno(ret_err, result, "read the list of opaque directories");
+		else
+			opaque = pull_copy_paths(text, len);
+	}
+	struct pull_emit e = {
+	        .top = src.top, .below = src.below, .opaque = opaque, .sink = into_queue, .arg = r};
+	if (result == 0)
+		result = pull_emit(&e, ret_err);
+	if (result == 0 && r->out && r->out_len > 0)
+		pull_queue_commit(r->queue, r->out_len);
+	pull_pathset_free(opaque);
+	/* The other driver may let go of it once the layer is reported. */
+	berth_close(src.top);
+	berth_close(src.below);
+	berth_close(src.opaque);
+	if (result < 0 && r->emit_err) {
+		*ret_err = berth_error_free(*ret_err);
+		return berth_error_move(ret_err, &r->emit_err);
+	}
+	return result;
+}
+
+/* ---- the unpacking side ---- */
+
+static ssize_t next_piece(void *arg, const void **ret)
+{
+	struct run *r = arg;
+	return pull_queue_read(r->queue, ret);
+}
+
+static int mark_opaque(void *arg, int dirfd, struct berth_error **ret_err)
+{
+	struct run *r = arg;
+	return pull_wire_send(r->s->wire,
+	        json_pack("{s:s, s:I}", "t", "opaque", "n", (json_int_t)r->n), dirfd, ret_err);
+}
+
+static void *unpack_thread(void *arg)
+{
+	struct run *r = arg;
+	struct pull_unpack_opts o = {
+	        .tree = {.whiteout = r->s->whiteout, .opaque = mark_opaque, .arg = r},
+	        .read = next_piece,
+	        .read_arg = r,
+	};
+	_cleanup_close_ int dir = pull_wire_wait_dir(r->s->wire, r->n);
+	const void *rest;
+
+	if (pull_unpack(dir, &o, &r->unpacked, &r->unpack_err) == 0) {
+		while (pull_queue_read(r->queue, &rest) > 0)
+			;
+	}
+	pull_queue_stop(r->queue);
+	return NULL;
+}
+
+static int run_both(struct run *r, struct berth_error **ret_err)
+{
+	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+	pthread_t thread;
+
+	int e = pthread_create(&thread, NULL, unpack_thread, r);
+	if (e != 0)
+		return berth_error_errno(ret_err, e, "start a thread");
+	int result = read_layer(r, &err);
+	pull_queue_end(r->queue, result < 0);
+	pthread_join(thread, NULL);
+	/* What ended the other side is the cause; that it was ended is not. */
+	if (r->unpack_err &&
+	        (!err || (err->code == BERTH_CANCELLED && r->unpack_err->code != BERTH_CANCELLED)))
+		return berth_error_move(ret_err, &r->unpack_err);
+	if (err)
+		return berth_error_move(ret_err, &err);
+	return pull_layer_report(r->s->wire, r->n, &r->unpacked, ret_err);
+}
+
+static int ask(struct pull_wire *wire, const char *what, size_t n, struct berth_error **ret_err)
+{
+	return pull_wire_send(
+	        wire, json_pack("{s:s, s:I}", "t", what, "n", (json_int_t)n), -1, ret_err);
+}
+
+static int copy_one(void *arg, size_t n, struct berth_error **ret_err)
+{
+	const struct pull_session *s = arg;
+	struct run r = {.s = s, .n = n};
+
+	int result = ask(s->wire, "open", n, ret_err);
+	if (result == 0)
+		result = ask(s->wire, "source", n, ret_err);
+	if (result == 0) {
+		r.queue = pull_queue_new();
+		result = run_both(&r, ret_err);
+		pull_queue_free(r.queue);
+	}
+	free(r.unpacked.implied);
+	berth_error_free(r.unpack_err);
+	berth_error_free(r.emit_err);
+	return result < 0 ? berth_error_wrap(ret_err, "layer %zu", n + 1) : 0;
+}
+
+int pull_copy_run(const struct pull_session *s, size_t n, struct berth_error **ret_err)
+{
+	bool *have = NULL;
+
+	if (n > BERTH_LIMIT_IMAGE_LAYERS)
+		return berth_error_set(ret_err, BERTH_INTERNAL, "%zu layers to copy", n);
+	if (pull_wire_send(s->wire, json_pack("{s:s}", "t", "layers"), -1, ret_err) < 0 ||
+	        pull_wire_wait_have(s->wire, n, &have, ret_err) < 0)
+		return -1;
+	const struct pull_each each = {.wire = s->wire,
+	        .parallel = s->parallel,
+	        .n = n,
+	        .have = have,
+	        .run = copy_one,
+	        .arg = (void *)(uintptr_t)s};
+	int r = pull_each_run(&each, ret_err);
+	free(have);
+	if (r == 0)
+		pull_wire_wait_stored(s->wire);
+	return r;
+}
