@@ -41,7 +41,8 @@ static berth_status lacks_feature(struct berth_call *c)
 	        !makes                                                        ? NULL
 	        : (a->n_uid_maps || a->n_gid_maps) && !(has & BERTH_F_IDMAP)  ? "maps no ids"
 	        : (a->size_limit || a->inode_limit) && !(has & BERTH_F_QUOTA) ? "limits no sizes"
-	                                                                      : NULL;
+	        : a->external && !(has & BERTH_F_EXTERNAL_LAYERS) ? "takes no layers from elsewhere"
+	                                                          : NULL;
 
 	return what ? berth_service_failf(op_of(c), BERTH_E_UNIMPLEMENTED, 0,
 	                      "snapshot '%s': plugin %s %s", a->key, c->instance->file->name, what)

@@ -117,7 +117,8 @@ int store_like_parent(struct store *st, int dirfd, const char *name, const struc
 	char path[LEAF_PATH];
 	struct stat info;
 
-	store_leaf(parent, "fs", path);
+	/* What lies elsewhere may not answer. */
+	store_leaf(parent, parent->external ? "root" : "fs", path);
 	if (fstatat(st->layers_fd, path, &info, AT_SYMLINK_NOFOLLOW) < 0)
 		return -errno;
 	struct timespec times[2] = {info.st_atim, info.st_mtim};

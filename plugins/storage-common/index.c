@@ -26,6 +26,7 @@ void index_finish(struct index *x)
 			struct snap *s = x->buckets[i];
 			x->buckets[i] = s->next;
 			free(s->key);
+			free(s->external);
 			free(s);
 		}
 	}
@@ -91,6 +92,7 @@ void index_remove(struct index *x, struct snap *s)
 	x->n--;
 	index_set_parent(s, NULL);
 	free(s->key);
+	free(s->external);
 	free(s);
 	pthread_cond_broadcast(&x->settled);
 }

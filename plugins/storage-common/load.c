@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,7 +56,12 @@ static void load_one(struct store *st, struct berth_op *op, int dirfd, bool comm
 	struct meta m;
 
 	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	char external[PATH_MAX] = "";
 	int r = fd < 0 ? -errno : meta_read(fd, &m);
+	if (r == 0 && m.layer) {
+		ssize_t n = readlinkat(fd, "fs", external, sizeof(external) - 1);
+		external[n > 0 ? n : 0] = '\0';
+	}
 	if (fd >= 0)
 		close(fd);
 	if (r == 0)
@@ -80,6 +86,7 @@ static void load_one(struct store *st, struct berth_op *op, int dirfd, bool comm
 	                                    : BERTH_SNAP_ACTIVE);
 	s->phase = PHASE_READY;
 	s->layer = m.layer;
+	s->external = *external ? strdup(external) : NULL;
 	s->is_volatile = m.is_volatile && !committed;
 	s->created_ns = m.created_ns;
 	memcpy(s->boot, m.boot, sizeof(s->boot));

@@ -179,6 +179,28 @@ static berth_status make_dir(struct store *st, struct berth_op *op, const struct
 	return r;
 }
 
+static const char *external_of(const struct berth_snap_args *a)
+{
+	return BERTH_HAS(struct berth_snap_args, a, external) ? a->external : NULL;
+}
+
+static berth_status check_external(
+        struct store *st, struct berth_op *op, const struct berth_snap_args *a, uint32_t kind)
+{
+	const char *path = external_of(a);
+
+	if (!path)
+		return BERTH_OK;
+	if (!(st->features & BERTH_F_EXTERNAL_LAYERS))
+		return berth_fail(st->host, op, BERTH_E_UNIMPLEMENTED,
+		        "snapshot '%s': this driver takes no layers from elsewhere", a->key);
+	if (kind != BERTH_SNAP_ACTIVE || !(a->flags & BERTH_SNAP_F_LAYER) || *path != '/')
+		return berth_fail(st->host, op, BERTH_E_INVALID,
+		        "snapshot '%s': only a layer may lie elsewhere, at an absolute path",
+		        a->key);
+	return BERTH_OK;
+}
+
 static berth_status claim_new(struct store *st, struct berth_op *op,
         const struct berth_snap_args *a, uint32_t kind, struct snap **ret)
 {
@@ -194,6 +216,7 @@ static berth_status claim_new(struct store *st, struct berth_op *op,
 	berth_status r = claim(st, op, a->key, a->parent, kind, ret);
 	if (r == BERTH_OK) {
 		(*ret)->layer = layer && detached;
+		(*ret)->external = external_of(a) ? strdup(external_of(a)) : NULL;
 		(*ret)->created_ns = store_now_ns(CLOCK_REALTIME);
 		memcpy((*ret)->boot, st->boot, sizeof(st->boot));
 	}
@@ -209,6 +232,8 @@ static berth_status make(struct store *st, struct berth_op *op, const struct ber
 	struct snap *s = NULL;
 	berth_status r = check_args(st, op, a, name);
 
+	if (r == BERTH_OK)
+		r = check_external(st, op, a, kind);
 	if (r == BERTH_OK)
 		r = claim_new(st, op, a, kind, &s);
 	if (r != BERTH_OK)
@@ -228,7 +253,9 @@ static berth_status make(struct store *st, struct berth_op *op, const struct ber
 	s->pins++;
 	pthread_cond_broadcast(&x->settled);
 	pthread_mutex_unlock(&x->lock);
-	r = st->driver->describe(st, op, s, res);
+	/* Of what lies elsewhere there is nothing to write into. */
+	if (!s->external)
+		r = st->driver->describe(st, op, s, res);
 	index_unpin(x, s);
 	return r;
 }
@@ -339,6 +366,7 @@ static berth_status claim_commit(struct store *st, struct berth_op *op,
 		return r;
 	}
 	(*to)->layer = (*from)->layer;
+	(*to)->external = (*from)->external ? strdup((*from)->external) : NULL;
 	(*to)->created_ns = store_now_ns(CLOCK_REALTIME);
 	memcpy((*to)->boot, st->boot, sizeof(st->boot));
 	return BERTH_OK;

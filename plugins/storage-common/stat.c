@@ -19,12 +19,16 @@ static void tell(
 	i->created_ns = s->created_ns;
 	i->bytes = s->bytes;
 	i->inodes = s->inodes;
+	if (s->external && BERTH_HAS(struct berth_snap_info, i, external))
+		i->external = berth_dup(st->host, op, s->external);
 }
 
 static bool usage_is_old(const struct snap *s)
 {
 	uint64_t age = store_now_ns(CLOCK_MONOTONIC) - s->walked_ns;
 
+	if (s->external)
+		return false;
 	if (!s->walked_ns)
 		return true;
 	return s->kind != BERTH_SNAP_COMMITTED && age > USAGE_MIN_AGE_NS &&

@@ -9,7 +9,8 @@
  *   trash/N, trash/N.part   removed, and perhaps not deleted yet: snapshots, parts of a deep tree
  * NAME is the snapshot's name with everything but letters, digits, '.', '_' and '-' as %XX. A
  * snapshot gets its place by rename, and loses it by rename. What else a snapshot's directory has
- * is the driver's; only "fs" has a meaning here: what usage is summed up of.
+ * is the driver's; only "fs" has a meaning here: what usage is summed up of. Of a layer whose
+ * content lies elsewhere it is a link to that, and "root" a directory that looks like its root.
  *
  * In memory an index of all snapshots, under one lock that is held over no hook and over no system
  * call that touches the disk.
@@ -42,6 +43,7 @@ struct meta {
 struct snap {
 	struct snap *next; /* in its bucket */
 	char *key;
+	char *external;      /* where the content of a layer lies that is not ours, or NULL */
 	struct snap *parent; /* NULL = none */
 	uint32_t kind;       /* BERTH_SNAP_* */
 	uint32_t children;

@@ -2,7 +2,9 @@
 #include "overlay.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "berth/util.h"
 
@@ -25,9 +27,29 @@ berth_status overlay_plan(
 	return r < 0 ? store_fail(st, op, r, "find a project id", s->key) : (berth_status)BERTH_OK;
 }
 
+/* A link to the content, and a directory that has its root's owner, mode and times. */
+static int link_external(int dirfd, const char *path)
+{
+	struct stat info;
+
+	if (stat(path, &info) < 0)
+		return -errno;
+	if (!S_ISDIR(info.st_mode))
+		return -ENOTDIR;
+	struct timespec times[2] = {info.st_atim, info.st_mtim};
+	if (symlinkat(path, dirfd, "fs") < 0 || mkdirat(dirfd, "root", 0755) < 0 ||
+	        fchownat(dirfd, "root", info.st_uid, info.st_gid, AT_SYMLINK_NOFOLLOW) < 0 ||
+	        fchmodat(dirfd, "root", info.st_mode & 07777, 0) < 0 ||
+	        utimensat(dirfd, "root", times, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	return 0;
+}
+
 static int make_dirs(
         struct store *st, const struct snap *s, int dirfd, const struct berth_snap_args *a)
 {
+	if (s->external)
+		return link_external(dirfd, s->external);
 	if (mkdirat(dirfd, "fs", 0755) < 0)
 		return -errno;
 	/* The umask is the host's. */

@@ -1,7 +1,9 @@
 /* The driver: its hooks. */
 #include "overlay.h"
 
-#define FEATURES (BERTH_F_DETACHED_LAYERS | BERTH_F_WHITEOUT_OVERLAY | BERTH_F_IDMAP)
+#define FEATURES                                                              \
+	(BERTH_F_DETACHED_LAYERS | BERTH_F_WHITEOUT_OVERLAY | BERTH_F_IDMAP | \
+	        BERTH_F_EXTERNAL_LAYERS)
 
 static berth_status overlay_probe(struct store *st, struct berth_op *op)
 {

@@ -142,7 +142,7 @@ AT(berth_idmap, host_id, 4, 4);
 AT(berth_idmap, count, 8, 4);
 
 /* berth_snap_args */
-SIZE(berth_snap_args, 88);
+SIZE(berth_snap_args, 96);
 AT(berth_snap_args, size, 0, 4);
 AT(berth_snap_args, flags, 4, 4);
 AT(berth_snap_args, key, 8, 8);
@@ -157,6 +157,7 @@ AT(berth_snap_args, n_uid_maps, 64, 4);
 AT(berth_snap_args, n_gid_maps, 68, 4);
 AT(berth_snap_args, size_limit, 72, 8);
 AT(berth_snap_args, inode_limit, 80, 8);
+AT(berth_snap_args, external, 88, 8);
 
 /* berth_mounts_result */
 SIZE(berth_mounts_result, 16);
@@ -165,7 +166,7 @@ AT(berth_mounts_result, n, 4, 4);
 AT(berth_mounts_result, mounts, 8, 8);
 
 /* berth_snap_info */
-SIZE(berth_snap_info, 48);
+SIZE(berth_snap_info, 56);
 AT(berth_snap_info, size, 0, 4);
 AT(berth_snap_info, kind, 4, 4);
 AT(berth_snap_info, key, 8, 8);
@@ -173,6 +174,7 @@ AT(berth_snap_info, parent, 16, 8);
 AT(berth_snap_info, created_ns, 24, 8);
 AT(berth_snap_info, bytes, 32, 8);
 AT(berth_snap_info, inodes, 40, 8);
+AT(berth_snap_info, external, 48, 8);
 
 /* berth_snap_list */
 SIZE(berth_snap_list, 16);
@@ -369,6 +371,7 @@ VALUE(BERTH_F_WHITEOUT_AUFS, 4);
 VALUE(BERTH_F_IDMAP, 8);
 VALUE(BERTH_F_QUOTA, 16);
 VALUE(BERTH_F_XATTR_USER, 32);
+VALUE(BERTH_F_EXTERNAL_LAYERS, 64);
 VALUE(BERTH_PLUGIN_SERIAL, 1);
 VALUE(BERTH_RUN_F_TTY, 1);
 VALUE(BERTH_RUN_F_STDIN, 2);

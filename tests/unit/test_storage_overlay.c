@@ -282,6 +282,64 @@ static void layers_come_in_any_order_and_compose(void **s)
 	unmount();
 }
 
+static void a_layer_may_lie_elsewhere(void **s)
+{
+	NEED_ROOT();
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	_cleanup_free_ char *out = berth_asprintf("%s/out", dir), *gone = NULL;
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_args a = args("k-out", NULL, NULL);
+	struct berth_snap_list list = {.size = sizeof(list)};
+	struct stat st;
+
+	assert_int_equal(berth_mkdir_p(out, 0755), 0);
+	assert_int_equal(chown(out, 12, 34) | chmod(out, 0750), 0);
+	put_in(out, "far", "far");
+	a.external = "relative";
+	a.flags = BERTH_SNAP_F_LAYER;
+	FAILS(op, ops()->prepare(op, testhost_self(h), &a, &r), BERTH_E_INVALID, "absolute");
+	testop_free(op);
+	op = testop_new(h);
+	a.external = out;
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	assert_int_equal(r.n, 0);
+	a = args("k-out", NULL, "sha256:out");
+	OK(op, ops()->commit(op, testhost_self(h), &a));
+	make_layer("sha256:near", "sha256:out", "near", "near");
+	restart();
+	testop_free(op);
+	op = testop_new(h);
+	OK(op, ops()->list(op, testhost_self(h), &list));
+	for (uint32_t i = 0; i < list.n; i++)
+		if (strcmp(list.snaps[i]->key, "sha256:out") == 0)
+			assert_string_equal(list.snaps[i]->external, out);
+		else
+			assert_null(list.snaps[i]->external);
+	prepare_and_mount("c1", "sha256:near");
+	assert_in(target, "far", "far");
+	assert_in(target, "near", "near");
+	unmount();
+	/* Where it has gone, all but a mount goes on. */
+	gone = berth_asprintf("%s.gone", out);
+	assert_int_equal(rename(out, gone), 0);
+	struct berth_snap_info info = {.size = sizeof(info)};
+	a = args("sha256:out", NULL, NULL);
+	OK(op, ops()->stat(op, testhost_self(h), &a, &info));
+	assert_int_equal(info.bytes, 0);
+	a = args("c2", "sha256:out", NULL);
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	_cleanup_free_ char *upper = berth_asprintf("%s/active/c2/fs", state);
+	assert_int_equal(stat(upper, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0750);
+	assert_int_equal(st.st_uid, 12);
+	remove_snap("c1");
+	remove_snap("c2");
+	remove_snap("sha256:near");
+	remove_snap("sha256:out");
+	assert_in(gone, "far", "far");
+	assert_int_equal(berth_rm_tree(AT_FDCWD, gone), 0);
+}
+
 static void commit_into_a_taken_name_says_so(void **s)
 {
 	NEED_ROOT();
@@ -695,6 +753,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        T(layers_come_in_any_order_and_compose),
+	        T(a_layer_may_lie_elsewhere),
 	        T(commit_into_a_taken_name_says_so),
 	        T(a_layer_in_use_is_not_removed),
 	        T(owners_of_the_root_are_mapped),

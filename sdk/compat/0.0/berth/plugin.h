@@ -149,16 +149,23 @@ enum {
 #define BERTH_F_IDMAP 0x8u
 #define BERTH_F_QUOTA 0x10u
 #define BERTH_F_XATTR_USER 0x20u       /* with WHITEOUT_OVERLAY: the opaque xattr is user.overlay.opaque, not trusted. */
+/* prepare takes `external`: the layer's content lies there, in overlay's form, and is not the driver's. Its name and its
+ * place in the order are. A call never waits for what lies there, but for prepare, which may look at the directory itself;
+ * usage of it is none; remove leaves it alone. */
+#define BERTH_F_EXTERNAL_LAYERS 0x40u
 struct berth_snap_args {
   uint32_t size, flags;       /* BERTH_SNAP_F_* */
   const char *key, *parent, *name; /* name: commit only; a committed layer's name is its ChainID */
   const struct berth_kv *labels; uint32_t n_labels, reserved0;
   const struct berth_idmap *uid_maps, *gid_maps; uint32_t n_uid_maps, n_gid_maps; /* needs BERTH_F_IDMAP */
   uint64_t size_limit, inode_limit; /* of the writable layer, 0 = none; needs BERTH_F_QUOTA */
+  const char *external;       /* prepare, with SNAP_F_LAYER: an absolute path; needs BERTH_F_EXTERNAL_LAYERS */
 };
 struct berth_mounts_result { uint32_t size, n; const struct berth_mount *const *mounts; };
 enum { BERTH_SNAP_ACTIVE = 1, BERTH_SNAP_VIEW = 2, BERTH_SNAP_COMMITTED = 3 };
-struct berth_snap_info { uint32_t size, kind; const char *key, *parent; uint64_t created_ns, bytes, inodes; };
+struct berth_snap_info { uint32_t size, kind; const char *key, *parent; uint64_t created_ns, bytes, inodes;
+  const char *external;       /* as it was given to prepare; NULL = the driver's own */
+};
 struct berth_snap_list { uint32_t size, n; const struct berth_snap_info *const *snaps; };
 struct berth_storage_ops {
   uint32_t size, reserved0;
