@@ -22,6 +22,7 @@
 #include "cri/service.h"
 #include "image/image.h"
 #include "image/policy.h"
+#include "image/shared.h"
 #include "image/shortnames.h"
 #include "loop/child.h"
 #include "metrics/metrics.h"
@@ -344,6 +345,7 @@ static void tear_down(struct process *p)
 	p->watchdog = berth_watchdog_stop(p->watchdog);
 	berth_streams_stop(&p->d);
 	berth_pulls_end(&p->d);
+	berth_shared_stop(&p->d);
 	berth_sessions_end(&p->d);
 	for (int ms = 0; (p->d.images->pulls || !berth_sessions_over(&p->d)) && ms < DRAIN_MS;
 	        ms++) {
@@ -414,6 +416,7 @@ static int serve(const struct options *o, struct berth_config *config)
 		r = open_up(&p, &err);
 	if (r == 0 && !o->repair) {
 		berth_network_watch(&p.d);
+		berth_shared_start(&p.d);
 		berth_import_dir(&p.d);
 		berth_notify("READY=1");
 		p.watchdog = berth_watchdog_start(p.d.loop, config->cri.listen);

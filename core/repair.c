@@ -137,6 +137,18 @@ static void repair_image(struct berth_daemon *d, struct berth_image *i,
 		scrap(d, i, f);
 }
 
+/* An image store is another's to repair, and may hang. */
+static bool lies_elsewhere(const struct berth_daemon *d, const struct berth_image *i,
+        const struct berth_instance *storage)
+{
+	size_t n = json_array_size(json_object_get(i->record, "layers"));
+
+	while (n > 0)
+		if (berth_image_external(d, i, storage, --n))
+			return true;
+	return false;
+}
+
 /* A layer that went may have been below another image's top. */
 static void scrap_homeless(struct berth_daemon *d, struct findings *f)
 {
@@ -156,7 +168,8 @@ int berth_repair(struct berth_daemon *d)
 
 	for (size_t n = 0; n < d->n_storages; n++) {
 		HASH_ITER (hh, d->images->by_id, i, tmp) {
-			if (berth_image_chain_id(i) && berth_image_in(d, i, d->storages[n]))
+			if (berth_image_chain_id(i) && berth_image_in(d, i, d->storages[n]) &&
+			        !lies_elsewhere(d, i, d->storages[n]))
 				repair_image(d, i, d->storages[n], &f);
 		}
 	}

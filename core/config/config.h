@@ -39,6 +39,7 @@ struct berth_config {
 		char *import_dir;       /* "" = none */
 		char **certs_dirs, **auth_files;
 		char **pinned;
+		char **additional_stores;
 	} images;
 	struct {
 		char *listen; /* an absolute path */

@@ -68,6 +68,12 @@ const struct berth_key berth_keys[] = {
         {"images", "import_dir", BERTH_KEY_PATH, AT(images.import_dir), .may_be_empty = 1,
                 .preset = "\"\"",
                 .doc = "Archives and OCI layouts that lie here are imported at start-up."},
+        {"images", "additional_stores", BERTH_KEY_PATHS, AT(images.additional_stores),
+                .preset = "[]",
+                .doc = "Image stores that other nodes have written (`berthctl image "
+                       "export-store`), "
+                       "as a rule on a network file system: what lies there is used in place, "
+                       "and neither pulled nor copied."},
         {"images", "certs_dirs", BERTH_KEY_PATHS, AT(images.certs_dirs),
                 .preset = "[/etc/containers/certs.d, /etc/docker/certs.d]",
                 .doc = "Where HOST:PORT/ directories with a registry's CA and client "

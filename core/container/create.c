@@ -10,6 +10,7 @@
 #include "grpc/server.h"
 #include "image/copy.h"
 #include "image/image.h"
+#include "image/shared.h"
 #include "monitor/host.h"
 
 struct waiter {
@@ -92,6 +93,8 @@ static void create_now(struct berth_ctr_create *cr)
 	create_end(cr);
 }
 
+static void create_turn(void *arg);
+
 static void brought(
         struct berth_image *const *images, size_t n, const struct berth_error *err, void *arg)
 {
@@ -100,32 +103,86 @@ static void brought(
 	(void)images;
 	(void)n;
 	if (!err) {
-		create_now(cr);
+		create_turn(cr); /* there may be more */
 		return;
 	}
 	berth_error_set(&cr->err, err->code, "container %s: %s", cr->c->name, err->msg);
 	create_end(cr);
 }
 
-/* The image may lie in another driver than that of the pod's handler. */
+static struct berth_image *find_image(struct berth_daemon *d, const char *id)
+{
+	struct berth_image *i;
+
+	HASH_FIND_STR(d->images->by_id, id, i);
+	return i ? i : berth_shared_by_id(d, id);
+}
+
+/* Brings the image where it is not in the driver: it may lie in another one, or in an image store.
+ * 1: it is on the way. */
+static int want_image(struct berth_ctr_create *cr, const char *id, struct berth_instance *storage,
+        struct berth_error **ret_err)
+{
+	struct berth_container *c = cr->c;
+	struct berth_image *i = find_image(c->d, id);
+
+	if (!i)
+		return berth_error_set(
+		        ret_err, BERTH_NOT_FOUND, "container %s: image %s is gone", c->name, id);
+	if (!i->store && berth_image_in(c->d, i, storage))
+		return berth_image_usable(c->d, i, storage, ret_err) < 0
+		               ? berth_error_wrap(ret_err, "container %s", c->name)
+		               : 0;
+	berth_image_bring(c->d, i, NULL, storage, NULL, brought, cr);
+	return 1;
+}
+
 static void create_turn(void *arg)
 {
 	struct berth_ctr_create *cr = arg;
 	struct berth_container *c = cr->c;
-	struct berth_image *i;
+	int r = want_image(cr, c->image_id, c->storage, &cr->err);
 
-	HASH_FIND_STR(c->d->images->by_id, c->image_id, i);
-	if (i && !berth_image_in(c->d, i, c->storage)) {
-		berth_image_bring(c->d, i, NULL, c->storage, NULL, brought, cr);
-		return;
+	for (size_t i = 0; r == 0 && i < c->n_volumes; i++) {
+		struct berth_ctr_volume *v = &c->volumes[i];
+		if (!v->storage)
+			v->storage = c->storage;
+		r = want_image(cr, v->image_id, v->storage, &cr->err);
 	}
-	if (i) {
+	if (r == 0)
 		create_now(cr);
-		return;
+	else if (r < 0)
+		create_end(cr);
+}
+
+static bool needs_stores(struct berth_ctr_create *cr)
+{
+	struct berth_container *c = cr->c;
+	size_t n_volumes = c->n_volumes;
+
+	for (size_t i = 0; i <= n_volumes; i++) {
+		struct berth_image *im =
+		        find_image(c->d, i == 0 ? c->image_id : c->volumes[i - 1].image_id);
+		struct berth_instance *in = i == 0 ? c->storage : c->volumes[i - 1].storage;
+		size_t n = im ? json_array_size(json_object_get(im->record, "layers")) : 0;
+		bool own = im && !im->store && in && berth_image_in(c->d, im, in);
+		for (size_t k = 0; own && k < n; k++)
+			own = !berth_image_external(c->d, im, in, k);
+		if (!own)
+			return true;
 	}
-	berth_error_set(
-	        &cr->err, BERTH_NOT_FOUND, "container %s: image %s is gone", c->name, c->image_id);
-	create_end(cr);
+	return false;
+}
+
+/* A store that does not answer must not be touched: it is asked first, within a deadline. */
+static void create_gated(void *arg)
+{
+	struct berth_ctr_create *cr = arg;
+
+	if (needs_stores(cr))
+		berth_shared_check(cr->c->d, create_turn, cr);
+	else
+		create_turn(cr);
 }
 
 static bool same_config(
@@ -224,7 +281,7 @@ void berth_container_create(struct berth_pod *pod, const Runtime__V1__ContainerC
 	c->creating = cr;
 	wait_for(cr, call, done, arg);
 	berth_containers_add(c);
-	berth_gate_enter(&c->gate, create_turn, cr);
+	berth_gate_enter(&c->gate, create_gated, cr);
 }
 
 /* ---- start ---- */

@@ -314,6 +314,8 @@ const struct berth_grpc_method berth_admin_service[] = {
                 &berth__admin__v1__pull_progress__descriptor, true, pull_image},
         {"MigrateStorage", &berth__admin__v1__migrate_storage_request__descriptor,
                 &berth__admin__v1__migrate_progress__descriptor, true, berth_admin_migrate_storage},
+        {"ExportStore", &berth__admin__v1__export_store_request__descriptor,
+                &berth__admin__v1__migrate_progress__descriptor, true, berth_admin_export_store},
         {"Plugins", &berth__admin__v1__plugins_request__descriptor,
                 &berth__admin__v1__plugins_response__descriptor, false, plugins},
         {NULL, NULL, NULL, false, NULL},

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "image/shared.h"
 #include "image/usage.h"
 
 static const char *str(const json_t *j, const char *key)
@@ -99,9 +100,16 @@ static bool collect(struct berth_grpc_call *call, struct berth_daemon *d,
 
 	if (filtered && !find(call, d, filter->image, &only))
 		return false;
+	size_t shared = 0;
+	for (i = NULL; (i = berth_shared_next(d, i));)
+		shared++;
 	*ret_n = 0;
-	*ret = berth_arena_alloc(a, (HASH_COUNT(d->images->by_id) + 1) * sizeof(**ret));
+	*ret = berth_arena_alloc(a, (HASH_COUNT(d->images->by_id) + shared + 1) * sizeof(**ret));
 	HASH_ITER (hh, d->images->by_id, i, tmp) {
+		if (!filtered || i == only)
+			(*ret)[(*ret_n)++] = image_of(a, d, i);
+	}
+	for (i = NULL; (i = berth_shared_next(d, i));) {
 		if (!filtered || i == only)
 			(*ret)[(*ret_n)++] = image_of(a, d, i);
 	}

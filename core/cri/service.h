@@ -101,5 +101,6 @@ const struct berth_handler *berth_cri_handler(
 
 /* storage.c, of berth.admin.v1 */
 HANDLER(berth_admin_migrate_storage);
+HANDLER(berth_admin_export_store);
 
 #endif

@@ -7,13 +7,18 @@
 #include "admin.pb-c.h"
 #include "base/fd.h"
 #include "image/copy.h"
+#include "mount/mount.h"
 
 #define PROGRESS_MS 100
 
 struct migration {
 	struct berth_daemon *d;
 	struct berth_grpc_call *call;
-	struct berth_instance *from, *to;
+	struct berth_instance *from, *to; /* or NULL: */
+	char *path;                       /* an image store */
+	int dir;                          /* of the image at hand */
+	bool opening, left;
+	struct berth_error *err;
 	struct berth_image **images;
 	size_t n, at;
 	struct berth_pull_part *part;
@@ -26,6 +31,9 @@ static void migration_free(struct migration *m)
 	for (size_t i = 0; i < m->n; i++)
 		berth_image_unref(m->images[i]);
 	free(m->images);
+	berth_close(m->dir);
+	berth_error_free(m->err);
+	free(m->path);
 	free(m);
 }
 
@@ -85,12 +93,55 @@ static void copied(
 	migration_free(m);
 }
 
+/* Opening may wait for a file system: never on the loop. */
+static void open_work(void *arg)
+{
+	struct migration *m = arg;
+	m->dir = berth_mount_clone_path(m->path, true, &m->err);
+}
+
+static void give_up(struct migration *m)
+{
+	berth_grpc_on_cancel(m->call, NULL, NULL);
+	berth_grpc_fail(m->call, m->err);
+	migration_free(m);
+}
+
+static void opened(void *arg)
+{
+	struct migration *m = arg;
+
+	m->opening = false;
+	if (m->left && !m->err)
+		berth_error_set(&m->err, BERTH_CANCELLED, "the export was given up");
+	if (m->err) {
+		give_up(m);
+		return;
+	}
+	m->part = berth_image_export(
+	        m->d, m->images[m->at], berth_take_fd(&m->dir), on_progress, copied, m);
+}
+
+static void export_one(struct migration *m)
+{
+	m->opening = true;
+	if (berth_work(m->d->flows, m->d->loop, open_work, opened, m) == 0)
+		return;
+	berth_error_set(&m->err, BERTH_RESOURCE_EXHAUSTED,
+	        "export to %s: too many requests are under way", m->path);
+	berth_loop_post(m->d->loop, opened, m);
+}
+
 /* One image at a time, of which several layers go at once. */
 static void go_on(struct migration *m)
 {
 	for (; m->at < m->n; m->at++) {
 		memset(m->bytes, 0, sizeof(m->bytes));
 		m->done_bytes = 0;
+		if (m->path) {
+			export_one(m);
+			return;
+		}
 		if (!berth_image_in(m->d, m->images[m->at], m->to)) {
 			m->part = berth_image_bring(
 			        m->d, m->images[m->at], m->from, m->to, on_progress, copied, m);
@@ -107,8 +158,12 @@ static void left(void *arg)
 {
 	struct migration *m = arg;
 
+	m->left = true;
+	if (m->opening)
+		return;
 	berth_pull_leave(m->part);
-	berth_grpc_failf(m->call, BERTH_CANCELLED, "the migration was given up");
+	berth_grpc_failf(
+	        m->call, BERTH_CANCELLED, "the %s was given up", m->path ? "export" : "migration");
 	migration_free(m);
 }
 
@@ -127,7 +182,7 @@ static int add_named(struct migration *m, const char *name, struct berth_error *
 	if (!i)
 		return berth_error_set(
 		        ret_err, BERTH_NOT_FOUND, "image \"%s\" is not on this node", name);
-	if (!berth_image_in(m->d, i, m->from))
+	if (m->from && !berth_image_in(m->d, i, m->from))
 		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
 		        "image \"%s\" is not in %s", name, berth_instance_name(m->from));
 	add(m, i);
@@ -176,12 +231,49 @@ HANDLER(berth_admin_migrate_storage)
 
 	m->d = arg;
 	m->call = call;
+	m->dir = -1;
 	if (choose(m, (const void *)request, &err) < 0) {
 		berth_grpc_fail(call, err);
 		berth_error_free(err);
 		migration_free(m);
 		return;
 	}
+	berth_grpc_on_cancel(call, left, m);
+	go_on(m);
+}
+
+static int choose_exports(struct migration *m, const Berth__Admin__V1__ExportStoreRequest *q,
+        struct berth_error **ret_err)
+{
+	struct berth_image *i, *tmp;
+
+	if (q->path[0] != '/')
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "path \"%.200s\" is not absolute", q->path);
+	for (size_t n = 0; n < q->n_images; n++)
+		if (add_named(m, q->images[n], ret_err) < 0)
+			return -1;
+	if (q->n_images > 0)
+		return 0;
+	HASH_ITER (hh, m->d->images->by_id, i, tmp) {
+		add(m, i);
+	}
+	return 0;
+}
+
+HANDLER(berth_admin_export_store)
+{
+	const Berth__Admin__V1__ExportStoreRequest *q = (const void *)request;
+	struct migration *m = berth_new(struct migration);
+
+	m->d = arg;
+	m->call = call;
+	m->dir = -1;
+	if (choose_exports(m, q, &m->err) < 0) {
+		give_up(m);
+		return;
+	}
+	m->path = berth_strdup(q->path);
 	berth_grpc_on_cancel(call, left, m);
 	go_on(m);
 }

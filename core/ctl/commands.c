@@ -111,6 +111,11 @@ const struct ctl_command ctl_commands[] = {
                 "the "
                 "only\nimage in it; without it images keep the names they have there.",
                 false, 1, 2, import_options, ctl_cmd_image_import},
+        {"image export-store", "DIRECTORY [IMAGE...]", "Write images into a store for other nodes",
+                "Adds all images, or those that are named, to the image store there, as a rule on "
+                "a network file\nsystem; nodes that have it in images.additional_stores use them "
+                "in place.",
+                false, 1, -1, NULL, ctl_cmd_image_export_store},
         {"inspecti", "IMAGE", "Tell all about an image, in JSON", NULL, false, 1, 1, NULL,
                 ctl_cmd_inspecti},
         {"rmi", "IMAGE...", "Remove images", NULL, false, 1, -1, NULL, ctl_cmd_rmi},

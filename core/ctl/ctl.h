@@ -162,6 +162,7 @@ int ctl_stream_exec(struct ctl *c, const char *id, struct berth_error **err) BER
 #define CTL_COMMAND(name) int ctl_cmd_##name(struct ctl *c, struct berth_error **err)
 CTL_COMMAND(attach);
 CTL_COMMAND(exec);
+CTL_COMMAND(image_export_store);
 CTL_COMMAND(image_import);
 CTL_COMMAND(images);
 CTL_COMMAND(inspect);

@@ -15,6 +15,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "image/shared.h"
 #include "mount/mount.h"
 
 static char *view_key(const struct pull_job *j, bool below)
@@ -80,7 +81,9 @@ static void source_work(void *arg)
 	_cleanup_free_ char *own = NULL;
 
 	j->layer->viewed = true;
-	j->fd = open_view(j, j->layer->chain_id, false, &own);
+	/* An image store's layers hold nothing but files: of an opaque mark is made what it means.
+	 */
+	j->fd = open_view(j, j->layer->chain_id, false, j->p->export ? NULL : &own);
 	if (j->fd < 0) {
 		berth_error_wrap(&j->err, "%s: layer %zu", j->p->key, j->n + 1);
 		return;
@@ -144,9 +147,26 @@ static struct berth_pull *find_same(
         struct berth_daemon *d, const struct berth_image *i, const struct berth_instance *to)
 {
 	for (struct berth_pull *p = d->images->pulls; p; p = p->next)
-		if (!p->over && p->copied == i && p->storage == to)
+		if (!p->over && !p->export && p->copied == i && p->storage == to)
 			return p;
 	return NULL;
+}
+
+static void advance(void *arg)
+{
+	struct berth_pull *p = arg;
+	p->jobs--;
+	pull_advance(p);
+}
+
+/* Of what an image store has, nothing is to be read. */
+static bool all_here(struct berth_pull *p)
+{
+	bool all = true;
+
+	for (size_t i = 0; i < p->n_layers; i++)
+		all = pull_layer_here(p, &p->layers[i]) && all;
+	return all;
 }
 
 static int begin(struct berth_pull *p, struct berth_error **ret_err)
@@ -154,12 +174,33 @@ static int begin(struct berth_pull *p, struct berth_error **ret_err)
 	p->copied->copies++;
 	if (p->d->draining)
 		return berth_error_set(ret_err, BERTH_UNAVAILABLE, "berthd is shutting down");
-	if (!p->from)
-		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
-		        "%s: no storage driver has all of its layers", p->key);
 	if (pull_set_layers(p, json_object_get(p->copied->record, "layers"), ret_err) < 0)
 		return -1;
 	p->record = json_incref(p->copied->record);
+	if (p->d->images->removals == 0 && all_here(p)) {
+		p->ended = p->have_asked = true; /* no process is needed */
+		p->jobs++;
+		berth_loop_post(p->d->loop, advance, p);
+		return 0;
+	}
+	if (!p->from && p->copied->store) {
+		_cleanup_free_ char *in = berth_path(p->copied->store, "layers", NULL);
+		if (berth_shared_usable(p->d, in, ret_err) < 0)
+			return -1;
+	}
+	if (!p->from && p->copied->store)
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "image %s lies in the image store %s, whose layers cannot be used here: "
+		        "neither does %s take layers that lie elsewhere, or the file system loses "
+		        "attributes of them",
+		        p->copied->id, p->copied->store, berth_instance_name(p->storage));
+	if (!p->from)
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "%s: no storage driver has all of its layers", p->key);
+	for (size_t i = 0; i < p->n_layers; i++) { /* asked again by the process */
+		free(berth_take(p->layers[i].external));
+		p->layers[i].state = LAYER_WAITING;
+	}
 	if (pull_start(p, ret_err) < 0)
 		return -1;
 	const struct berth_pull_request none = {.import_fd = -1};
@@ -177,7 +218,7 @@ struct berth_pull_part *berth_image_bring(struct berth_daemon *d, struct berth_i
 	if (!p) {
 		p = pull_new(d, to);
 		p->copied = berth_image_ref(i);
-		p->from = from ? from : berth_image_home(d, i, NULL);
+		p->from = from ? from : i->store ? NULL : berth_image_home(d, i, NULL);
 		p->key = berth_asprintf("copy of %s from %s to %s", i->id,
 		        p->from ? berth_instance_name(p->from) : "nowhere",
 		        berth_instance_name(to));

@@ -10,4 +10,8 @@ struct berth_pull_part *berth_image_bring(struct berth_daemon *d, struct berth_i
         struct berth_instance *from, struct berth_instance *to, berth_pull_progress_fn progress,
         berth_image_fn fn, void *arg);
 
+/* Writes it into the image store open as `dir` (taken). fn is told of no image. */
+struct berth_pull_part *berth_image_export(struct berth_daemon *d, struct berth_image *i, int dir,
+        berth_pull_progress_fn progress, berth_image_fn fn, void *arg);
+
 #endif

@@ -14,6 +14,7 @@ struct berth_image {
 	json_t *record;         /* as berth-pull made it (core/pull/protocol.h), never changed */
 	char **tags, **digests; /* normalised references */
 	uint64_t size;
+	const char *store; /* the image store (shared.h) whose it is, not the node's own; or NULL */
 	unsigned int copies; /* under way to other storage drivers: it cannot be removed */
 	UT_hash_handle hh;
 };
@@ -25,6 +26,7 @@ struct berth_images {
 	struct berth_silent_host *hosts; /* that did not answer lately */
 	uint64_t fetch_order;            /* the last place in the queue for downloads */
 	struct berth_disk_state *disk;
+	struct berth_shared *shared; /* NULL: no image store is configured */
 	unsigned int removals; /* under way: no pull learns meanwhile which layers are there */
 };
 
@@ -47,6 +49,13 @@ bool berth_image_in(const struct berth_daemon *d, const struct berth_image *i,
 /* A driver that has them: `wanted` if it does, else any; NULL where none has. */
 struct berth_instance *berth_image_home(
         const struct berth_daemon *d, const struct berth_image *i, struct berth_instance *wanted);
+/* Where the n-th layer's content lies, if it is in an image store; NULL: it is the driver's own. */
+const char *berth_image_external(const struct berth_daemon *d, const struct berth_image *i,
+        const struct berth_instance *storage, size_t n);
+/* Can all image stores that the image needs in this driver give it now? UNAVAILABLE, from memory.
+ */
+int berth_image_usable(const struct berth_daemon *d, const struct berth_image *i,
+        const struct berth_instance *storage, struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* Does an image that the driver has stand on the layer? */
 bool berth_image_layer_used(
         struct berth_daemon *d, const struct berth_instance *storage, const char *chain_id);
@@ -105,12 +114,14 @@ bool berth_layer_known(
         const struct berth_daemon *d, const struct berth_instance *storage, const char *chain_id);
 void berth_layer_add(
         struct berth_daemon *d, const struct berth_instance *storage, const char *chain_id);
+void berth_layer_add_external(struct berth_daemon *d, const struct berth_instance *storage,
+        const char *chain_id, const char *path);
 void berth_layer_drop(
         struct berth_daemon *d, const struct berth_instance *storage, const char *chain_id);
 /* Does a pull under way count on the layer? And: the last removal is over. */
 bool berth_pull_wants(
         const struct berth_images *s, const struct berth_instance *storage, const char *chain_id);
-void berth_pulls_resume(struct berth_images *s);
+void berth_pulls_resume(struct berth_daemon *d);
 /* The names of the drivers that have the image, `storage` among them (or NULL). Caller frees. */
 char **berth_image_drivers(
         const struct berth_daemon *d, const json_t *record, const struct berth_instance *storage);

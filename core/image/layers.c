@@ -56,6 +56,7 @@ void pull_free_layers(struct berth_pull *p)
 		free(l->digest);
 		free(l->key);
 		free(l->implied);
+		free(l->external);
 		berth_close(l->fd);
 	}
 	free(p->layers);
@@ -301,6 +302,24 @@ static int adopt_implied(struct pull_job *j)
 
 /* ---- commit ---- */
 
+/* What lies elsewhere takes a name and a place in the order alone. */
+static int prepare_external(struct pull_job *j)
+{
+	struct pull_layer *l = j->layer;
+	struct berth_snap_args args = {.size = sizeof(args),
+	        .flags = BERTH_SNAP_F_LAYER,
+	        .key = l->key,
+	        .external = l->external};
+	struct berth_mounts_result res = {.size = sizeof(res)};
+	_cleanup_(berth_call_freep) struct berth_call *c =
+	        berth_call_new(j->p->storage, BERTH_OP_STORAGE_PREPARE, l->key);
+
+	if (berth_call_run(c, &args, &res, &j->err) < 0)
+		return -1;
+	l->prepared = true;
+	return 0;
+}
+
 static void commit_work(void *arg)
 {
 	struct pull_job *j = arg;
@@ -311,6 +330,8 @@ static void commit_work(void *arg)
 	        .parent = j->parent};
 
 	pull_source_release(p, j->layer);
+	if (j->layer->external && prepare_external(j) < 0)
+		return;
 	if (adopt_implied(j) < 0)
 		return;
 	j->layer->fd = berth_close(j->layer->fd);
@@ -325,7 +346,7 @@ static void commit_work(void *arg)
 			pull_drop_snapshot(p->storage, j->layer->key);
 		}
 	}
-	if (!j->err && !p->import && !p->copied)
+	if (!j->err && !p->import && !p->copied && !j->layer->external)
 		pull_partial_remove(p->d, j->layer->digest);
 	berth_fault("layer-commit-after");
 }
@@ -337,7 +358,12 @@ static void commit_done(void *arg)
 		return;
 	j->layer->state = LAYER_COMMITTED;
 	j->layer->prepared = false;
-	berth_layer_add(j->p->d, j->p->storage, j->layer->chain_id);
+	/* Where another was faster, it is as that one made it; what it holds is the same. */
+	if (j->layer->external && !j->exists)
+		berth_layer_add_external(
+		        j->p->d, j->p->storage, j->layer->chain_id, j->layer->external);
+	else
+		berth_layer_add(j->p->d, j->p->storage, j->layer->chain_id);
 }
 
 void pull_layers_advance(struct berth_pull *p)

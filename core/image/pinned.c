@@ -37,6 +37,8 @@ static bool any_matches(const char *pattern, char *const *names)
 
 bool berth_image_pinned(const struct berth_daemon *d, const struct berth_image *i)
 {
+	if (i->store) /* clearing it up would free nothing */
+		return true;
 	for (char **p = d->config->images.pinned; p && *p; p++)
 		if (matches(*p, i->id) || any_matches(*p, i->tags) || any_matches(*p, i->digests))
 			return true;

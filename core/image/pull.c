@@ -143,6 +143,24 @@ static void save_done(void *arg)
 	pull_advance(p);
 }
 
+static void add_names(char ***to, char *const *names)
+{
+	for (; names && *names; names++) {
+		bool there = false;
+		for (char **t = *to; t && *t && !there; t++)
+			there = strcmp(*t, *names) == 0;
+		if (!there)
+			*to = berth_strv_append(*to, *names);
+	}
+}
+
+/* An image that becomes the node's own keeps the names that it has in its store. */
+static void pull_shared_names(const struct berth_image *i, char ***tags, char ***digests)
+{
+	add_names(tags, i->tags);
+	add_names(digests, i->digests);
+}
+
 static void store(struct berth_pull *p)
 {
 	struct saving *s = berth_new(struct saving);
@@ -161,6 +179,8 @@ static void store(struct berth_pull *p)
 		ref = &own;
 	}
 	berth_image_names(p->d, p->record, ref, &s->tags, &s->digests);
+	if (p->copied && p->copied->store)
+		pull_shared_names(p->copied, &s->tags, &s->digests);
 	s->drivers = berth_image_drivers(p->d, p->record, p->storage);
 	berth_ref_finish(&own);
 	p->jobs++;

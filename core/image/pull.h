@@ -32,6 +32,7 @@ struct pull_layer {
 	uint64_t asked;       /* its place in the queue for a download; 0: not in it */
 	bool fetching;        /* it has one of the downloads that may go at a time */
 	bool prepared;        /* the driver has something under `key` */
+	char *external;       /* its content lies there, in an image store; or NULL */
 	bool sourced, viewed; /* of a copy: it was asked for; the other driver has views of it */
 };
 
@@ -51,7 +52,8 @@ struct berth_pull {
 	struct berth_ref ref; /* of a pull; repository NULL for an import without a name */
 	bool import;
 	struct berth_image *copied;  /* of a copy: what, */
-	struct berth_instance *from; /* and where its layers are read */
+	struct berth_instance *from; /* and where its layers are read; or NULL */
+	bool export;                 /* into an image store: nothing of it is the node's */
 	struct berth_pull_part *parts;
 
 	pid_t pid;
@@ -99,6 +101,8 @@ void pull_end(struct berth_pull *p);
  */
 int pull_start(struct berth_pull *p, struct berth_error **ret_err);
 void pull_send(struct berth_pull *p, json_t *packet, int fd); /* takes packet */
+/* Need nothing be brought of the layer? Sets its state where it is so. */
+bool pull_layer_here(struct berth_pull *p, struct pull_layer *l);
 json_t *pull_first_packet(struct berth_pull *p, const struct berth_pull_request *r);
 
 /* fetch.c: who may download. */
@@ -120,6 +124,7 @@ void pull_partial_remove(struct berth_daemon *d, const char *digest);
 /* copy.c */
 void pull_source(struct berth_pull *p, size_t n);
 json_t *pull_copy_packet(const struct berth_pull *p);
+json_t *pull_export_packet(const struct berth_pull *p); /* export.c */
 /* [worker] The other driver's views of a layer go. */
 void pull_source_release(struct berth_pull *p, struct pull_layer *l);
 /* opaque.c, [worker]: adds the path of each opaque directory below `dir`, NUL-terminated. */

@@ -15,6 +15,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "image/shared.h"
 
 #define SOCKET_BYTES (4 * BERTH_PULL_PACKET)
 
@@ -100,15 +101,39 @@ static void tell_progress(struct berth_pull *p, size_t n, uint64_t done, uint64_
 	}
 }
 
+bool pull_layer_here(struct berth_pull *p, struct pull_layer *l)
+{
+	uint64_t can = berth_instance_features(p->storage);
+
+	if (berth_layer_known(p->d, p->storage, l->chain_id)) {
+		l->state = LAYER_COMMITTED;
+		return true;
+	}
+	if (can & BERTH_F_EXTERNAL_LAYERS)
+		l->external = berth_shared_layer(p->d, l->chain_id);
+	if (l->external)
+		l->state = LAYER_UNPACKED; /* it waits for its parent alone */
+	return l->external != NULL;
+}
+
+static void resume(void *arg)
+{
+	berth_pulls_resume(arg);
+}
+
+/* True: not before removals are over, and the image stores were looked at. */
+static bool must_wait(struct berth_daemon *d)
+{
+	return d->images->removals > 0 || !berth_shared_fresh(d);
+}
+
 static void answer_have(struct berth_pull *p)
 {
 	json_t *have = json_array();
 
 	p->have_waits = false;
 	for (size_t i = 0; i < p->n_layers; i++) {
-		bool known = berth_layer_known(p->d, p->storage, p->layers[i].chain_id);
-		if (known)
-			p->layers[i].state = LAYER_COMMITTED;
+		bool known = pull_layer_here(p, &p->layers[i]);
 		json_array_append_new(have, json_boolean(known));
 		tell_progress(p, i, known ? p->layers[i].size : 0, p->layers[i].size);
 	}
@@ -117,15 +142,13 @@ static void answer_have(struct berth_pull *p)
 
 static void on_layers(struct berth_pull *p)
 {
-	if (!p->copied || p->have_asked) {
+	if (!p->copied || p->export || p->have_asked) {
 		protocol_error(p, "asks for what it was not told of");
 		return;
 	}
 	p->have_asked = true;
-	p->have_waits = p->d->images->removals > 0;
-	if (!p->have_waits)
-		answer_have(p);
-	pull_advance(p);
+	p->have_waits = true;
+	berth_pulls_resume(p->d);
 }
 
 static void on_image(struct berth_pull *p, const json_t *j)
@@ -141,14 +164,24 @@ static void on_image(struct berth_pull *p, const json_t *j)
 		return;
 	}
 	p->have_asked = true;
-	p->have_waits = p->d->images->removals > 0;
-	if (!p->have_waits)
-		answer_have(p);
+	p->have_waits = true;
+	berth_pulls_resume(p->d);
 }
 
-void berth_pulls_resume(struct berth_images *s)
+void berth_pulls_resume(struct berth_daemon *d)
 {
-	for (struct berth_pull *p = s->pulls, *next; p; p = next) {
+	bool waits = false;
+
+	for (struct berth_pull *p = d->images->pulls; p; p = p->next)
+		waits = waits || (p->have_waits && !p->over);
+	if (!waits)
+		return;
+	if (must_wait(d)) {
+		if (d->images->removals == 0)
+			berth_shared_check(d, resume, d);
+		return;
+	}
+	for (struct berth_pull *p = d->images->pulls, *next; p; p = next) {
 		next = p->next;
 		if (!p->have_waits || p->over)
 			continue;
@@ -229,6 +262,18 @@ static void on_record(struct berth_pull *p, int fd)
 	pull_advance(p);
 }
 
+static void on_exported(struct berth_pull *p)
+{
+	if (!p->export) {
+		protocol_error(p, "wrote an image that it was not to write");
+		return;
+	}
+	p->over = true;
+	p->watch = berth_fdwatch_free(p->watch);
+	p->sock = berth_close(p->sock);
+	pull_end(p);
+}
+
 static void on_error(struct berth_pull *p, const json_t *j)
 {
 	struct berth_error *err = NULL;
@@ -256,6 +301,8 @@ static void on_packet(struct berth_pull *p, const json_t *j, int *fd)
 		on_image(p, j);
 	else if (strcmp(t, "layers") == 0)
 		on_layers(p);
+	else if (strcmp(t, "exported") == 0)
+		on_exported(p);
 	else if (strcmp(t, "record") == 0)
 		on_record(p, *fd);
 	else if (strcmp(t, "error") == 0)
@@ -465,9 +512,10 @@ json_t *pull_first_packet(struct berth_pull *p, const struct berth_pull_request 
 	        (features & BERTH_F_WHITEOUT_OVERLAY) ? "overlay"
 	        : (features & BERTH_F_WHITEOUT_AUFS)  ? "aufs"
 	                                              : "delete");
-	json_t *j = p->copied ? pull_copy_packet(p)
-	                      : json_pack("{s:s}", "t", p->import ? "import" : "pull");
-	json_object_update(j, how);
+	json_t *j = p->export   ? pull_export_packet(p)
+	            : p->copied ? pull_copy_packet(p)
+	                        : json_pack("{s:s}", "t", p->import ? "import" : "pull");
+	json_object_update_missing(j, how);
 	json_decref(how);
 	if (p->copied)
 		return j;

@@ -112,7 +112,7 @@ static void removal_done(void *arg)
 	berth_error_free(r->err);
 	free(r);
 	if (--d->images->removals == 0)
-		berth_pulls_resume(d->images);
+		berth_pulls_resume(d);
 }
 
 /* The image is not in the table any more, or another driver is its home: who still has the layer
@@ -151,6 +151,10 @@ static int check_unused(const struct berth_daemon *d, const struct berth_image *
 {
 	struct berth_container *c, *tmp;
 
+	if (i->store)
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "image %s is not this node's: it lies in the image store %s", i->id,
+		        i->store);
 	if (i->copies > 0)
 		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
 		        "image %s is being copied to another storage driver", i->id);

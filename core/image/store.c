@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "container/container.h"
 #include "image/pull.h"
+#include "image/shared.h"
 #include "image/shortnames.h"
 #include "image/usage.h"
 
@@ -46,13 +47,20 @@ static bool has(char *const *v, const char *s)
 	return false;
 }
 
-static struct berth_image *by_id_prefix(
-        struct berth_images *s, const char *hex, struct berth_error **ret_err)
+/* The node's own, then those of image stores that it does not have itself. */
+static struct berth_image *next_of_all(const struct berth_daemon *d, struct berth_image *after)
 {
-	struct berth_image *found = NULL, *i, *tmp;
+	struct berth_image *next = !after ? d->images->by_id : after->store ? NULL : after->hh.next;
+	return next ? next : berth_shared_next(d, after && after->store ? after : NULL);
+}
+
+static struct berth_image *by_id_prefix(
+        const struct berth_daemon *d, const char *hex, struct berth_error **ret_err)
+{
+	struct berth_image *found = NULL;
 	size_t n = strlen(hex);
 
-	HASH_ITER (hh, s->by_id, i, tmp) {
+	for (struct berth_image *i = NULL; (i = next_of_all(d, i));) {
 		if (strncmp(i->id + strlen("sha256:"), hex, n) != 0)
 			continue;
 		if (found) {
@@ -66,17 +74,16 @@ static struct berth_image *by_id_prefix(
 }
 
 static struct berth_image *by_name(
-        struct berth_images *s, const char *name, struct berth_error **ret_err)
+        const struct berth_daemon *d, const char *name, struct berth_error **ret_err)
 {
 	struct berth_ref ref = {0};
-	struct berth_image *i, *tmp;
 
 	if (berth_ref_parse(name, &ref, ret_err) < 0)
 		return NULL;
 	_cleanup_free_ char *full = berth_ref_name(&ref);
 	bool digest = ref.digest != NULL;
 	berth_ref_finish(&ref);
-	HASH_ITER (hh, s->by_id, i, tmp) {
+	for (struct berth_image *i = NULL; (i = next_of_all(d, i));) {
 		if (has(digest ? i->digests : i->tags, full))
 			return i;
 	}
@@ -86,19 +93,18 @@ static struct berth_image *by_name(
 struct berth_image *berth_image_find(
         struct berth_daemon *d, const char *name, struct berth_error **ret_err)
 {
-	struct berth_images *s = d->images;
 	const char *hex = strncmp(name, "sha256:", 7) == 0 ? name + 7 : name;
 	size_t n = strlen(hex);
 
 	if (n >= 4 && n <= 64 && strspn(hex, "0123456789abcdef") == n) {
-		struct berth_image *i = by_id_prefix(s, hex, ret_err);
+		struct berth_image *i = by_id_prefix(d, hex, ret_err);
 		if (i || *ret_err || hex != name)
 			return i;
 	}
 	char **names = berth_shortnames_of(d->shortnames, name, true, ret_err);
 	struct berth_image *i = NULL;
 	for (char **one = names; one && *one && !i && !*ret_err; one++)
-		i = by_name(s, *one, ret_err);
+		i = by_name(d, *one, ret_err);
 	berth_strv_free(names);
 	return i;
 }
@@ -233,8 +239,13 @@ static int load_layers(
 	if (berth_call_run(c, NULL, &list, ret_err) < 0)
 		return berth_error_wrap(ret_err, "layers of %s", berth_instance_name(storage));
 	for (uint32_t i = 0; i < list.n; i++) {
-		if (list.snaps[i]->kind == BERTH_SNAP_COMMITTED)
-			berth_layer_add(d, storage, list.snaps[i]->key);
+		const struct berth_snap_info *s = list.snaps[i];
+		if (s->kind != BERTH_SNAP_COMMITTED)
+			continue;
+		if (BERTH_HAS(struct berth_snap_info, s, external) && s->external)
+			berth_layer_add_external(d, storage, s->key, s->external);
+		else
+			berth_layer_add(d, storage, s->key);
 	}
 	return 0;
 }

@@ -4,10 +4,13 @@
 
 #include "base/mem.h"
 #include "image/pull.h"
+#include "image/shared.h"
 
 struct berth_layer {
 	char *chain_id;
 	uint32_t in; /* a bit for each of d->storages */
+	uint32_t external_in;
+	char *external; /* where it lies for those */
 	UT_hash_handle hh;
 };
 
@@ -48,10 +51,21 @@ void berth_layer_add(
 	l->in |= bit_of(d, storage);
 }
 
+void berth_layer_add_external(struct berth_daemon *d, const struct berth_instance *storage,
+        const char *chain_id, const char *path)
+{
+	berth_layer_add(d, storage, chain_id);
+	struct berth_layer *l = find(d, chain_id);
+	free(l->external);
+	l->external = berth_strdup(path);
+	l->external_in |= bit_of(d, storage);
+}
+
 static void forget(struct berth_images *s, struct berth_layer *l)
 {
 	HASH_DEL(s->layers, l);
 	free(l->chain_id);
+	free(l->external);
 	free(l);
 }
 
@@ -63,6 +77,7 @@ void berth_layer_drop(
 	if (!l)
 		return;
 	l->in &= ~bit_of(d, storage);
+	l->external_in &= l->in;
 	if (!l->in)
 		forget(d->images, l);
 }
@@ -126,6 +141,28 @@ struct berth_instance *berth_image_home(
         const struct berth_daemon *d, const struct berth_image *i, struct berth_instance *wanted)
 {
 	return berth_layers_home(d, i->record, wanted);
+}
+
+const char *berth_image_external(const struct berth_daemon *d, const struct berth_image *i,
+        const struct berth_instance *storage, size_t n)
+{
+	const json_t *l = json_array_get(json_object_get(i->record, "layers"), n);
+	struct berth_layer *at = find(d, json_string_value(json_object_get(l, "chain_id")));
+
+	return at && (at->external_in & bit_of(d, storage)) ? at->external : NULL;
+}
+
+int berth_image_usable(const struct berth_daemon *d, const struct berth_image *i,
+        const struct berth_instance *storage, struct berth_error **ret_err)
+{
+	size_t n = json_array_size(json_object_get(i->record, "layers"));
+
+	for (size_t k = 0; k < n; k++) {
+		const char *path = berth_image_external(d, i, storage, k);
+		if (path && berth_shared_usable(d, path, ret_err) < 0)
+			return -1;
+	}
+	return 0;
 }
 
 char **berth_image_drivers(

@@ -21,6 +21,7 @@
 struct run {
 	const struct pull_session *s;
 	size_t n;
+	int dir; /* where it goes; -1: berthd says it */
 	struct pull_queue *queue;
 	char *out;
 	size_t out_len, out_cap;
@@ -137,7 +138,8 @@ static void *unpack_thread(void *arg)
 	        .read = next_piece,
 	        .read_arg = r,
 	};
-	_cleanup_close_ int dir = pull_wire_wait_dir(r->s->wire, r->n);
+	_cleanup_close_ int dir =
+	        r->dir >= 0 ? berth_take_fd(&r->dir) : pull_wire_wait_dir(r->s->wire, r->n);
 	const void *rest;
 
 	if (pull_unpack(dir, &o, &r->unpacked, &r->unpack_err) == 0) {
@@ -165,7 +167,7 @@ static int run_both(struct run *r, struct berth_error **ret_err)
 		return berth_error_move(ret_err, &r->unpack_err);
 	if (err)
 		return berth_error_move(ret_err, &err);
-	return pull_layer_report(r->s->wire, r->n, &r->unpacked, ret_err);
+	return 0;
 }
 
 static int ask(struct pull_wire *wire, const char *what, size_t n, struct berth_error **ret_err)
@@ -174,23 +176,34 @@ static int ask(struct pull_wire *wire, const char *what, size_t n, struct berth_
 	        wire, json_pack("{s:s, s:I}", "t", what, "n", (json_int_t)n), -1, ret_err);
 }
 
-static int copy_one(void *arg, size_t n, struct berth_error **ret_err)
+static int copy_to(const struct pull_session *s, size_t n, int dir, struct berth_error **ret_err)
 {
-	const struct pull_session *s = arg;
-	struct run r = {.s = s, .n = n};
+	struct run r = {.s = s, .n = n, .dir = dir};
 
-	int result = ask(s->wire, "open", n, ret_err);
-	if (result == 0)
-		result = ask(s->wire, "source", n, ret_err);
+	int result = ask(s->wire, "source", n, ret_err);
 	if (result == 0) {
 		r.queue = pull_queue_new();
 		result = run_both(&r, ret_err);
 		pull_queue_free(r.queue);
 	}
+	if (result == 0 && dir < 0)
+		result = pull_layer_report(s->wire, n, &r.unpacked, ret_err);
+	berth_close(r.dir);
 	free(r.unpacked.implied);
 	berth_error_free(r.unpack_err);
 	berth_error_free(r.emit_err);
 	return result < 0 ? berth_error_wrap(ret_err, "layer %zu", n + 1) : 0;
+}
+
+int pull_copy_into(const struct pull_session *s, size_t n, int dir, struct berth_error **ret_err)
+{
+	return copy_to(s, n, dir, ret_err);
+}
+
+static int copy_one(void *arg, size_t n, struct berth_error **ret_err)
+{
+	const struct pull_session *s = arg;
+	return ask(s->wire, "open", n, ret_err) < 0 ? -1 : copy_to(s, n, -1, ret_err);
 }
 
 int pull_copy_run(const struct pull_session *s, size_t n, struct berth_error **ret_err)

@@ -9,6 +9,10 @@
 int pull_copy_run(
         const struct pull_session *s, size_t n, struct berth_error **ret_err) BERTH_MUST_CHECK;
 
+/* Makes layer n in `dir`, which is taken. */
+int pull_copy_into(const struct pull_session *s, size_t n, int dir,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+
 /* A list of paths, NUL-terminated each, as a set. [for tests] */
 struct pull_pathset *pull_copy_paths(const char *text, size_t len);
 

@@ -17,6 +17,7 @@
 #include "pull/registries.h"
 #include "pull/registry.h"
 #include "pull/session.h"
+#include "pull/shared.h"
 
 enum { PARALLEL_MAX = 32 };
 
@@ -152,6 +153,11 @@ static int run(struct pull_wire *wire, const json_t *first, int fd, struct berth
 
 	if (read_session(first, &s, ret_err) < 0 || pull_wire_start(wire, ret_err) < 0)
 		return -1;
+	if (strcmp(t, "shared") == 0)
+		return pull_shared_tell(
+		        wire, text_of(first, "dir"), text_of(first, "known"), ret_err);
+	if (strcmp(t, "export") == 0)
+		return pull_export_run(&s, own, first, ret_err);
 	if (strcmp(t, "copy") == 0) {
 		json_int_t n = json_integer_value(json_object_get(first, "layers"));
 		return pull_copy_run(&s, n < 0 ? SIZE_MAX : (size_t)n, ret_err);
@@ -181,6 +187,8 @@ static int confine(const json_t *first, struct berth_error **ret_err)
 	const char *registries = text_of(first, "registries");
 	_cleanup_(berth_strv_freep) char **files = NULL;
 
+	if (strcmp(text_of(first, "t"), "shared") == 0)
+		files = berth_strv_append(files, text_of(first, "dir"));
 	if (pull) {
 		_cleanup_free_ char *drop_ins = berth_asprintf("%s.d", registries);
 		if (*registries) {

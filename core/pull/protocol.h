@@ -17,7 +17,13 @@
  *      open for reading: an OCI layout, an oci-archive or a docker-archive. With a ref the only image takes it as its
  *      name, and of several those are taken whose own name it is; without one all are taken
  *   {"t":"copy", "layers": N, ... parallel, detached, whiteout}   an image that another storage driver of this node has
+ *   {"t":"export", "tags": [], "digests": [], ... parallel}, fd: an image store's directory (core/pull/shared.h); then
+ *      {"t":"record"}, fd: memfd with the record of the image that it shall hold
+ *   {"t":"shared", "dir": PATH, "known": GENERATION | ""}   what has the image store there?
  * berth-pull -> berthd:
+ *   {"t":"shared", "generation": NAME}, fd: memfd with the parsed index, and in it "layers", whether each can be used; without
+ *      an fd where it is the one that was known. Then it exits
+ *   {"t":"exported"}               then it exits
  *   {"t":"layers"}                 copy: asks which of the layers are there
  *   {"t":"source", "n": I}         copy: asks for layer I as the other driver has it
  *   {"t":"image", "digest": manifest digest, "config_digest", "layers": [{"diff_id","chain_id","digest","size"}...]}

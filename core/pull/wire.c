@@ -21,6 +21,7 @@ struct pull_wire {
 	pthread_mutex_t lock;
 	pthread_cond_t arrived;
 	bool have_known, stored;
+	int record; /* -1: it has not come */
 	size_t n_have;
 	bool *have;
 	int dirs[BERTH_LIMIT_IMAGE_LAYERS], files[BERTH_LIMIT_IMAGE_LAYERS];
@@ -33,6 +34,7 @@ struct pull_wire *pull_wire_new(int fd)
 {
 	struct pull_wire *w = berth_new(struct pull_wire);
 	w->fd = fd;
+	w->record = -1;
 	w->buf = berth_zalloc(BERTH_PULL_PACKET + 1);
 	pthread_mutex_init(&w->lock, NULL);
 	pthread_cond_init(&w->arrived, NULL);
@@ -53,6 +55,7 @@ struct pull_wire *pull_wire_free(struct pull_wire *w)
 	}
 	berth_close(w->fd);
 	free(w->have);
+	berth_close(w->record);
 	for (size_t i = 0; i < BERTH_ARRAY_LEN(w->dirs); i++) {
 		berth_close(w->dirs[i]);
 		berth_close(w->files[i]);
@@ -152,6 +155,9 @@ static void take_packet(struct pull_wire *w, json_t *p, int fd)
 	} else if (strcmp(t, "source") == 0 && fd >= 0 && n >= 0 && n < BERTH_LIMIT_IMAGE_LAYERS) {
 		const char *part = json_string_value(json_object_get(p, "part"));
 		take_source(&w->sources[n], part ? part : "", &fd);
+	} else if (strcmp(t, "record") == 0 && fd >= 0) {
+		berth_close(w->record);
+		w->record = berth_take_fd(&fd);
 	} else if (strcmp(t, "abort") == 0) {
 		_exit(EXIT_FAILURE);
 	} else {
@@ -321,6 +327,16 @@ void pull_wire_wait_source(struct pull_wire *w, size_t layer, struct pull_layer_
 	*ret = *s;
 	*s = (struct pull_layer_source){-1, -1, -1};
 	pthread_mutex_unlock(&w->lock);
+}
+
+int pull_wire_wait_record(struct pull_wire *w)
+{
+	pthread_mutex_lock(&w->lock);
+	while (w->record < 0)
+		pthread_cond_wait(&w->arrived, &w->lock);
+	int fd = berth_take_fd(&w->record);
+	pthread_mutex_unlock(&w->lock);
+	return fd;
 }
 
 void pull_wire_wait_stored(struct pull_wire *w)

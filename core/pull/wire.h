@@ -40,6 +40,7 @@ struct pull_layer_source {
 	int top, below, opaque;
 };
 void pull_wire_wait_source(struct pull_wire *w, size_t layer, struct pull_layer_source *ret);
+int pull_wire_wait_record(struct pull_wire *w); /* of an export; the caller owns the fd */
 void pull_wire_wait_stored(struct pull_wire *w);
 
 #endif

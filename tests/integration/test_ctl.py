@@ -367,7 +367,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 
 @pytest.mark.parametrize("line,offers", [
-    ("ex", ["exec"]), ("p", ["ps", "pods", "pull", "plugins", "port-forward"]), ("image ", ["import"]), ("help at", ["attach"]),
+    ("ex", ["exec"]), ("p", ["ps", "pods", "pull", "plugins", "port-forward"]), ("image ", ["import", "export-store"]), ("help at", ["attach"]),
     ("exec --std", ["--stdin"]), ("ps --no", ["--no-trunc"]), ("-o ", ["json", "table"]), ("run --net ", ["host", "pod"]),
     ("exec -it w", ["web"]), ("logs w", ["web", "worker"]), ("stop web w", ["web", "worker"]), ("exec web w", []),
     ("port-forward ", ["shop", "p1"]), ("ps -p sh", ["shop"]), ("rmi example.org/a:", ["1", "2"]), ("rmi example.org/b", [
