@@ -40,11 +40,15 @@ json_t *pull_export_packet(const struct berth_pull *p)
 static int begin(struct berth_pull *p, int dir, struct berth_error **ret_err)
 {
 	p->copied->copies++;
-	if (p->d->draining)
+	if (p->d->draining) {
+		p->ended = true;
 		return berth_error_set(ret_err, BERTH_UNAVAILABLE, "berthd is shutting down");
+	}
 	if (pull_set_layers(p, json_object_get(p->copied->record, "layers"), ret_err) < 0 ||
-	        pull_start(p, ret_err) < 0)
+	        pull_start(p, ret_err) < 0) {
+		p->ended = true; /* it has not begun */
 		return -1;
+	}
 	const struct berth_pull_request none = {.import_fd = -1};
 	pull_send(p, pull_first_packet(p, &none), dir);
 	return send_record(p, ret_err);
@@ -68,9 +72,7 @@ struct berth_pull_part *berth_image_export(struct berth_daemon *d, struct berth_
 	p->export = true;
 	p->key = berth_asprintf("export of %s", i->id);
 	struct berth_pull_part *part = pull_take_part(p, progress, fn, arg);
-	if (begin(p, own, &err) < 0) {
-		p->ended = p->ended || p->pidfd < 0;
+	if (begin(p, own, &err) < 0)
 		pull_fail(p, err);
-	}
 	return part;
 }

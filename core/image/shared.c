@@ -30,7 +30,7 @@ struct store {
 	uint64_t looked_ns;      /* the last answer */
 	struct berth_error *why; /* it is not up */
 	/* a look */
-	bool looking, abandoned;
+	bool looking, abandoned, starting;
 	bool again; /* once the last child has ended */
 	int sock, pidfd;
 	struct berth_child_watch *child; /* maybe of an abandoned one */
@@ -50,6 +50,8 @@ struct berth_shared {
 	size_t n;
 	struct waiter *waiters;
 	struct berth_timer *timer;
+	unsigned int starting; /* children, on workers */
+	bool stopped;          /* it is freed once none is */
 };
 
 static void forget_images(struct store *s)
@@ -272,7 +274,7 @@ static void on_deadline(void *arg)
 	struct store *s = arg;
 	struct berth_error *err = NULL;
 
-	s->abandoned = s->child != NULL;
+	s->abandoned = s->child != NULL || s->starting;
 	s->again = false;
 	if (s->pidfd >= 0)
 		(void)!berth_pidfd_kill(s->pidfd, SIGKILL);
@@ -280,37 +282,88 @@ static void on_deadline(void *arg)
 	went_down(s, err);
 }
 
-static int start_child(struct store *s, struct berth_error **ret_err)
+struct starting {
+	struct store *s;
+	struct berth_daemon *d;
+	int sock; /* its end of the socket */
+	pid_t pid;
+	int pidfd;
+	struct berth_error *err;
+};
+
+/* Entering cgroups and the exec take milliseconds. */
+static void start_work(void *arg)
 {
-	struct berth_daemon *d = s->all->d;
-	_cleanup_free_ char *helper = berth_path(d->helpers_dir, "berth-pull", NULL);
+	struct starting *t = arg;
+	_cleanup_free_ char *helper = berth_path(t->d->helpers_dir, "berth-pull", NULL);
 	const char *const argv[] = {helper, NULL};
 	const char *const env[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL};
-	int pair[2];
-	pid_t pid;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return berth_error_errno(ret_err, errno, "a socket");
 	struct berth_child_spec spec = {.argv = argv,
 	        .envp = env,
 	        .stdio = {-1, -1, STDERR_FILENO},
-	        .keep_fds = &pair[1],
+	        .keep_fds = &t->sock,
 	        .n_keep_fds = 1,
-	        .cgroup_procs = (const char *const *)(void *)d->pull_cgroup,
+	        .cgroup_procs = (const char *const *)(void *)t->d->pull_cgroup,
 	        .new_session = 1};
+
 	berth_cgroup_restore(spec.cgroup_procs);
-	int r = berth_child_start(&spec, &pid, &s->pidfd, ret_err);
-	close(pair[1]);
-	if (r < 0) {
-		close(pair[0]);
-		return -1;
+	(void)!berth_child_start(&spec, &t->pid, &t->pidfd, &t->err); /* told to start_done */
+	t->sock = berth_close(t->sock);
+}
+
+static void free_all(struct berth_shared *all);
+
+static void start_done(void *arg)
+{
+	struct starting *t = arg;
+	struct store *s = t->s;
+
+	s->starting = false;
+	s->all->starting--;
+	if (!t->err) {
+		s->pidfd = t->pidfd;
+		s->child =
+		        berth_child_watch(s->all->d->loop, t->pid, t->pidfd, on_exit_of_child, s);
 	}
+	if (!t->err && (s->abandoned || s->all->stopped))
+		(void)!berth_pidfd_kill(s->pidfd, SIGKILL);
+	if (t->err && s->looking) {
+		berth_error_wrap(&t->err, "image store %s", s->dir);
+		t->err->code = BERTH_UNAVAILABLE;
+		went_down(s, berth_take(t->err));
+	}
+	if (t->err || !s->child)
+		s->abandoned = false;
+	berth_error_free(t->err);
+	free(t);
+	if (s->all->stopped && s->all->starting == 0)
+		free_all(s->all);
+}
+
+static int start_child(struct store *s, struct berth_error **ret_err)
+{
+	struct berth_daemon *d = s->all->d;
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return berth_error_errno(ret_err, errno, "a socket");
+	struct starting *t = berth_new(struct starting);
+	*t = (struct starting){.s = s, .d = d, .sock = pair[1], .pidfd = -1};
+	if (berth_work(d->flows, d->loop, start_work, start_done, t) < 0) {
+		free(t);
+		close(pair[0]);
+		close(pair[1]);
+		return berth_error_set(
+		        ret_err, BERTH_RESOURCE_EXHAUSTED, "too many requests are under way");
+	}
+	s->starting = true;
+	s->all->starting++;
 	s->sock = pair[0];
-	s->child = berth_child_watch(d->loop, pid, s->pidfd, on_exit_of_child, s);
 	s->watch = berth_fdwatch_start(d->loop, s->sock, UV_READABLE, on_answer, s);
 	return 0;
 }
 
+/* What is sent before the child runs waits in the socket. */
 static void begin(struct store *s)
 {
 	struct berth_error *err = NULL;
@@ -343,7 +396,7 @@ static void look(struct store *s)
 	s->looking = true;
 	s->deadline = berth_timer_start(s->all->d->loop, DEADLINE_MS, on_deadline, s);
 	/* The last one has answered, and is about to end. */
-	s->again = s->child != NULL;
+	s->again = s->child != NULL || s->starting;
 	if (!s->again)
 		begin(s);
 }
@@ -390,33 +443,43 @@ void berth_shared_start(struct berth_daemon *d)
 	look_now_and_then(all);
 }
 
+static void free_all(struct berth_shared *all)
+{
+	for (size_t i = 0; i < all->n; i++) {
+		struct store *s = &all->v[i];
+		s->child = berth_child_unwatch(s->child);
+		s->pidfd = berth_close(s->pidfd);
+	}
+	free(all->v);
+	free(all);
+}
+
 void berth_shared_stop(struct berth_daemon *d)
 {
-	struct berth_shared *all = d->images->shared;
+	struct berth_shared *all = berth_take(d->images->shared);
 
 	if (!all)
 		return;
 	all->timer = berth_timer_free(all->timer);
 	for (size_t i = 0; i < all->n; i++) {
 		struct store *s = &all->v[i];
+		s->looking = s->again = false;
 		s->watch = berth_fdwatch_free(s->watch);
 		s->deadline = berth_timer_free(s->deadline);
 		s->sock = berth_close(s->sock);
 		if (s->pidfd >= 0)
 			(void)!berth_pidfd_kill(s->pidfd, SIGKILL);
-		s->child = berth_child_unwatch(s->child);
-		s->pidfd = berth_close(s->pidfd);
 		forget_images(s);
-		berth_error_free(s->why);
+		s->why = berth_error_free(s->why);
 	}
 	while (all->waiters) {
 		struct waiter *w = all->waiters;
 		all->waiters = w->next;
 		free(w);
 	}
-	free(all->v);
-	free(all);
-	d->images->shared = NULL;
+	all->stopped = true;
+	if (all->starting == 0)
+		free_all(all);
 }
 
 bool berth_shared_fresh(const struct berth_daemon *d)
