@@ -40,7 +40,7 @@ struct berth_handler {
 	char *info;                     /* OCI runtime `features` as JSON, or NULL */
 	bool rro;                       /* it knows the mount option */
 	bool userns;                    /* told to CRI */
-	char *userns_why; /* why the node cannot map owners with its storage driver, or NULL */
+	char *userns_why;    /* why the node cannot map owners with its storage driver, or NULL */
 	uint64_t size_limit; /* of what a container writes, in bytes; 0 = none */
 };
 

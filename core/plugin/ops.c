@@ -37,12 +37,14 @@ static berth_status lacks_feature(struct berth_call *c)
 	const struct berth_snap_args *a = c->in;
 	uint64_t has = c->instance->file->desc.features;
 	bool makes = c->opcode == BERTH_OP_STORAGE_PREPARE || c->opcode == BERTH_OP_STORAGE_VIEW;
+	const char *external =
+	        makes && BERTH_HAS(struct berth_snap_args, a, external) ? a->external : NULL;
 	const char *what =
 	        !makes                                                        ? NULL
 	        : (a->n_uid_maps || a->n_gid_maps) && !(has & BERTH_F_IDMAP)  ? "maps no ids"
 	        : (a->size_limit || a->inode_limit) && !(has & BERTH_F_QUOTA) ? "limits no sizes"
-	        : a->external && !(has & BERTH_F_EXTERNAL_LAYERS) ? "takes no layers from elsewhere"
-	                                                          : NULL;
+	        : external && !(has & BERTH_F_EXTERNAL_LAYERS) ? "takes no layers from elsewhere"
+	                                                       : NULL;
 
 	return what ? berth_service_failf(op_of(c), BERTH_E_UNIMPLEMENTED, 0,
 	                      "snapshot '%s': plugin %s %s", a->key, c->instance->file->name, what)

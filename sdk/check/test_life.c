@@ -84,7 +84,8 @@ static void has_ops(struct session *s)
 static void features(struct session *s)
 {
 	const uint64_t known = BERTH_F_DETACHED_LAYERS | BERTH_F_WHITEOUT_OVERLAY |
-	                       BERTH_F_WHITEOUT_AUFS | BERTH_F_IDMAP | BERTH_F_QUOTA;
+	                       BERTH_F_WHITEOUT_AUFS | BERTH_F_IDMAP | BERTH_F_QUOTA |
+	                       BERTH_F_XATTR_USER | BERTH_F_EXTERNAL_LAYERS;
 	const uint64_t both = BERTH_F_WHITEOUT_OVERLAY | BERTH_F_WHITEOUT_AUFS;
 
 	(void)s;
