@@ -53,7 +53,7 @@ static const struct kind *const kinds[] = {&kind_storage, &kind_runtime, &kind_n
 
 /* ---- what a test says ---- */
 
-static void say(const char *head, const char *fmt, va_list ap)
+static void BERTH_PRINTF(2, 0) say(const char *head, const char *fmt, va_list ap)
 {
 	_cleanup_free_ char *text = berth_vasprintf(fmt, ap);
 
@@ -390,10 +390,13 @@ static json_t *read_config(const char *path)
 /* The parents of the containers' cgroups, in each hierarchy. */
 static void remove_cgroups(void)
 {
+	const char *name = strrchr(check.work, '/') + 1;
+	_cleanup_free_ char *v2 = berth_asprintf("/sys/fs/cgroup/%s", name);
+	_cleanup_free_ char *all = berth_asprintf("/sys/fs/cgroup/*/%s", name);
 	glob_t g;
 
-	(void)rmdir("/sys/fs/cgroup/berth-check");
-	if (glob("/sys/fs/cgroup/*/berth-check", 0, NULL, &g) == 0) {
+	(void)rmdir(v2);
+	if (glob(all, 0, NULL, &g) == 0) {
 		for (size_t i = 0; i < g.gl_pathc; i++)
 			(void)rmdir(g.gl_pathv[i]);
 		globfree(&g);

@@ -40,7 +40,7 @@ void runtime_files(struct session *s)
 static json_t *config_of(struct session *s, const char *id, const char *script)
 {
 	_cleanup_free_ char *root = berth_asprintf("%s/rootfs", s->dir);
-	_cleanup_free_ char *cgroup = berth_asprintf("/berth-check/%s", id);
+	_cleanup_free_ char *cgroup = berth_asprintf("%s/%s", strrchr(check.work, '/'), id);
 
 	return json_pack("{s:s, s:{s:b, s:{s:i,s:i}, s:[s,s,s], s:[s], s:s}, s:{s:s}, s:s,"
 	                 "s:[{s:s,s:s,s:s}], s:{s:s, s:[{s:s},{s:s},{s:s},{s:s}]}}",

@@ -2,8 +2,8 @@
 # compat.sh CHECK HELPERS: plugins built with the headers of each earlier minor work on the host of today. Those of this minor
 # are today's plugins, which run everything elsewhere.
 set -u
+check=$(realpath "$1") helpers=$2 # before the directory changes
 cd "$(dirname "$0")/../.." || exit 1
-check=$1 helpers=$2
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/berth-compat.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 bad=0

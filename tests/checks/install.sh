@@ -135,6 +135,8 @@ check_sdk() {
 		echo "no /usr/bin/rustc (Debian's rustc): the example in Rust is not tried"
 	fi
 	example net-loopback net-loopback.c
+	[ "$(id -u)" != 0 ] || out=$("$src/tests/checks/mutants.sh" "$tmp/prefix/bin/berth-plugin-check" "$tmp/prefix/libexec/berth" \
+		NEEDS_STACK LEAKS_MEMORY) || complain "what a build with sanitizers does not measure: $out"
 	[ "$(id -u)" = 0 ] || { echo "not root: the example is not loaded"; return; }
 	mkdir -p -m 755 /run/berth-install-test
 	cp "$tmp/net-loopback.so" /run/berth-install-test/
