@@ -45,11 +45,10 @@ berth_status aufs_describe(struct store *st, struct berth_op *op, const struct s
         struct berth_mounts_result *res)
 {
 	/* dirperm1: what a directory's mode forbids in a layer below does not count where one above
-	 * changed it. noplink: like other unions, one name of several is copied, and the others
-	 * stay as they are, also after the next mount. The host touches no branch of a mount, which
-	 * udba=none says. */
-	static const char *const fixed[] = {
-	        "dirperm1", "noplink", "udba=none", "dio", "nowarn_perm"};
+	 * changed it. Pseudo-links (plink) are aufs' default: without them a file of several names
+	 * is an error under the others once one is written to. The host touches no branch of a
+	 * mount, which udba=none says. */
+	static const char *const fixed[] = {"dirperm1", "udba=none", "dio", "nowarn_perm"};
 	const struct aufs *d = st->self;
 	bool view = s->kind == BERTH_SNAP_VIEW;
 	size_t n = 0;

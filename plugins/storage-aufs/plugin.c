@@ -17,7 +17,7 @@ static berth_status no_memory(struct store *st, struct berth_op *op)
 static const char *ours(const char *option)
 {
 	static const char *const names[] = {"br", "dirs", "add", "ins", "append", "prepend", "del",
-	        "mod", "xino", "noxino", "ro", "rw"};
+	        "mod", "xino", "noxino", "noplink", "ro", "rw"};
 	size_t n = strcspn(option, "=:");
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)

@@ -57,8 +57,8 @@ static void branches_are_described_from_the_top(void **s)
 	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
 	assert_options(&r, (const char *[]){"br=@/active/x/fs=rw", "append=@/layers/c/fs=ro+wh",
 	                           "append=@/layers/b/fs=ro+wh", "append=@/layers/a/fs=ro+wh",
-	                           "xino=@/active/x/work/xino", "dirperm1", "noplink", "udba=none",
-	                           "dio", "nowarn_perm", NULL});
+	                           "xino=@/active/x/work/xino", "dirperm1", "udba=none", "dio",
+	                           "nowarn_perm", NULL});
 	_cleanup_free_ char *top = berth_asprintf("%s/active/x/fs", state);
 	struct stat st;
 	assert_int_equal(stat(top, &st), 0);
@@ -68,8 +68,8 @@ static void branches_are_described_from_the_top(void **s)
 	a = args("v", "b", NULL);
 	OK(op, ops()->view(op, testhost_self(h), &a, &r));
 	assert_options(&r, (const char *[]){"br=@/layers/b/fs=ro+wh", "append=@/layers/a/fs=ro+wh",
-	                           "ro", "xino=@/active/v/work/xino", "dirperm1", "noplink",
-	                           "udba=none", "dio", "nowarn_perm", NULL});
+	                           "ro", "xino=@/active/v/work/xino", "dirperm1", "udba=none",
+	                           "dio", "nowarn_perm", NULL});
 	a = args("none", NULL, NULL);
 	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
 	assert_string_equal(r.mounts[0]->type, "bind");
@@ -81,8 +81,8 @@ static void branches_are_described_from_the_top(void **s)
 	OK(again, ops()->mounts(again, testhost_self(h), &a, &r));
 	assert_options(&r, (const char *[]){"br=@/active/x/fs=rw", "append=@/layers/c/fs=ro+wh",
 	                           "append=@/layers/b/fs=ro+wh", "append=@/layers/a/fs=ro+wh",
-	                           "xino=/xino/x", "dirperm1", "noplink", "udba=none", "dio",
-	                           "nowarn_perm", "udba=reval", "verbose", NULL});
+	                           "xino=/xino/x", "dirperm1", "udba=none", "dio", "nowarn_perm",
+	                           "udba=reval", "verbose", NULL});
 }
 
 static void more_layers_than_branches_are_refused(void **s)
@@ -140,6 +140,7 @@ static void what_it_cannot_do_is_refused(void **s)
 	} bad[] = {
 	        {"{\"mount_options\": \"verbose,br=/x\"}", "'br' is the driver's own"},
 	        {"{\"mount_options\": \"append:/x\"}", "'append' is the driver's own"},
+	        {"{\"mount_options\": \"noplink\"}", "'noplink' is the driver's own"},
 	        {"{\"mount_options\": \"noxino\"}", "'noxino' is the driver's own"},
 	        {"{\"mount_options\": \"a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a\"}", "more than 16"},
 	        {"{\"xino_dir\": \"xino\"}", "absolute"},

@@ -63,6 +63,17 @@ static void whiteouts_and_opaque_directories_hide(void **s)
 	unmount();
 }
 
+static void hard_links_of_a_layer_stay_one_file(void **s)
+{
+	NEED_AUFS();
+	make_layer("a", NULL, "cp /bin/true one && ln one two && ln one three");
+	mount_snap(PREPARE, "x", "a");
+	run(target,
+	        "./two && ./three && chmod 700 one && ./two && test $(stat -c %a three) = 700 && "
+	        "echo '#' >>three && cmp one two && ./two && rm one && ./three");
+	unmount();
+}
+
 static void layers_to_the_limit_are_mounted(void **s)
 {
 	NEED_AUFS();
@@ -202,6 +213,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 	        T(whiteouts_and_opaque_directories_hide),
+	        T(hard_links_of_a_layer_stay_one_file),
 	        T(layers_to_the_limit_are_mounted),
 	        T(a_writable_branch_is_mounted_once),
 	        T(a_branch_that_is_missing_undoes_the_mount),
