@@ -230,11 +230,20 @@ static berth_status make_half(struct dir_driver *d, struct berth_op *op,
 	return st;
 }
 
+/* An older host has less of them. */
+static struct berth_snap_args copy_of(const struct berth_snap_args *a)
+{
+	struct berth_snap_args copy = {0};
+
+	memcpy(&copy, a, a->size < sizeof(copy) ? a->size : sizeof(copy));
+	return copy;
+}
+
 static berth_status m_prepare(struct berth_op *op, void *self, const struct berth_snap_args *a,
         struct berth_mounts_result *res)
 {
 	struct dir_driver *d = self;
-	struct berth_snap_args copy = *a;
+	struct berth_snap_args copy = copy_of(a);
 	bool there = a->key && *a->key && kind_of(d, op, a->key) == BERTH_SNAP_ACTIVE;
 
 	if (IS(IGNORES_CANCEL) && a->parent && strcmp(a->parent, "sha256:big") == 0)
@@ -293,7 +302,7 @@ static berth_status m_remove(struct berth_op *op, void *self, const struct berth
 		return berth_fail(
 		        d->host, op, BERTH_E_NOT_FOUND, "snapshot '%s' is not there", a->key);
 	if (IS(DROPS_CHILDREN) && a->key && strncmp(a->key, "sha256:parent", 13) == 0) {
-		struct berth_snap_args child = *a;
+		struct berth_snap_args child = copy_of(a);
 		child.key = "ctr";
 		(void)dir_remove(op, self, &child);
 	}
