@@ -100,15 +100,17 @@ def test_removal_from_one_driver(two):
 
 
 def test_usage_of_both(two):
+    load(two)
     load(two, handler="copies")
     r = two.img.ImageFsInfo(pb().ImageFsInfoRequest(), timeout=20)
     places = [f.fs_id.mountpoint for f in r.image_filesystems]
     assert places == [f"{two.root}/plugins/storage-overlay", f"{two.root}/plugins/fake"]
     assert [f.fs_id.mountpoint for f in r.container_filesystems] == places
-    assert r.image_filesystems[0].used_bytes.value == 0 and r.image_filesystems[1].used_bytes.value > 0
+    # the fake driver knows of no usage
+    assert r.image_filesystems[0].used_bytes.value > 0 and r.image_filesystems[1].used_bytes.value == 0
     pod = two.run_pod(handler="copies")
     cid = two.run_ctr(pod, "sleep", "100")
-    assert two.rt.ContainerStats(pb().ContainerStatsRequest(container_id=cid)).stats.writable_layer.used_bytes.value > 0
+    assert two.rt.ContainerStats(pb().ContainerStatsRequest(container_id=cid)).stats.HasField("writable_layer")
     assert {p.instance for p in two.admin.Plugins(stubs()[2].PluginsRequest()).plugins} == {
         "storage-overlay", "fake", "runc", "copies"}
 

@@ -15,6 +15,10 @@ from daemon import IMAGE, Daemon, busybox_image, fails, has_faults, needs_cni, n
 pytestmark = needs_daemon
 
 
+# Met where there are two drivers alone: test_daemon_drivers.py kills it there.
+ELSEWHERE = {"layer-source-viewed"}
+
+
 def points():
     """The names in the source: a scenario below must pass each of them."""
     names = []
@@ -22,7 +26,7 @@ def points():
         with open(path) as f:
             names += re.findall(r'berth_fault\("([a-z0-9-]+)"\)', f.read())
     assert len(names) == len(set(names)), "a fault point's name is used twice"
-    return names
+    return [n for n in names if n not in ELSEWHERE]
 
 
 class Client:

@@ -50,7 +50,8 @@ def test_a_pod_that_was_stopped_is_not_listed(real):
 def test_what_a_pod_uses_is_what_its_containers_use(real):
     pod = real.run_pod()
     cid = real.run_ctr(pod, "sh", "-c", "dd if=/dev/zero of=/big bs=1M count=3; while :; do :; done")
-    wait_for(lambda: stats(real, pod).cpu.usage_nano_cores.value > 0, 20, 0.2)
+    wait_for(lambda: stats(real, pod).cpu.usage_nano_cores.value > 0 and
+             stats(real, pod).containers[0].writable_layer.used_bytes.value >= 3 << 20, 60, 0.2)
     s = stats(real, pod)
     ctr, = s.containers
     assert ctr.attributes.id == cid

@@ -282,15 +282,20 @@ static const struct {
 } kinds[] = {{"user", CLONE_NEWUSER}, {"cgroup", CLONE_NEWCGROUP}, {"ipc", CLONE_NEWIPC},
         {"uts", CLONE_NEWUTS}, {"net", CLONE_NEWNET}, {"pid", CLONE_NEWPID}, {"mnt", CLONE_NEWNS}};
 
-static bool differs(pid_t pid, const char *name)
+/* 1: not ours; 0: ours, or a kind that this kernel lacks; -1: the process has ended, and has none.
+ */
+static int differs(pid_t pid, const char *name)
 {
 	char own[64], other[64];
 	struct stat a, b;
 
 	snprintf(own, sizeof(own), "/proc/self/ns/%s", name);
 	snprintf(other, sizeof(other), "/proc/%d/ns/%s", (int)pid, name);
-	return stat(own, &a) < 0 || stat(other, &b) < 0 || a.st_ino != b.st_ino ||
-	       a.st_dev != b.st_dev;
+	if (stat(own, &a) < 0)
+		return 0;
+	if (stat(other, &b) < 0)
+		return -1;
+	return a.st_ino != b.st_ino || a.st_dev != b.st_dev;
 }
 
 static int enter_namespaces(int pidfd, int flags)
@@ -307,11 +312,18 @@ int join_namespaces(pid_t pid, int pidfd, int *ret_later)
 {
 	int flags = 0;
 
-	if (differs(pid, "time"))
+	int r = differs(pid, "time");
+	if (r > 0)
 		return join_refuse("a time namespace", NULL);
-	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
-		if (differs(pid, kinds[i].name))
+	for (size_t i = 0; r == 0 && i < sizeof(kinds) / sizeof(kinds[0]); i++) {
+		int other = differs(pid, kinds[i].name);
+		if (other < 0)
+			r = -1;
+		else if (other)
 			flags |= kinds[i].flag;
+	}
+	if (r < 0)
+		return join_fail(0, JOIN_STOPPED, NULL);
 	*ret_later = flags & (CLONE_NEWUSER | CLONE_NEWCGROUP);
 	/* With it goes the way back, by the root and the working directory. */
 	if (!(flags & CLONE_NEWNS))
