@@ -35,7 +35,7 @@ static berth_status missing(struct berth_call *c)
 static berth_status lacks_feature(struct berth_call *c)
 {
 	const struct berth_snap_args *a = c->in;
-	uint64_t has = c->instance->file->desc.features;
+	uint64_t has = c->instance->features;
 	bool makes = c->opcode == BERTH_OP_STORAGE_PREPARE || c->opcode == BERTH_OP_STORAGE_VIEW;
 	const char *external =
 	        makes && BERTH_HAS(struct berth_snap_args, a, external) ? a->external : NULL;

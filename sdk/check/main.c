@@ -240,17 +240,23 @@ static bool run_one(unsigned int n, const struct test *t, const struct kind *k)
 	return good;
 }
 
+static uint64_t *features; /* shared: of an instance on this machine */
+
 /* What the plugin lacks here, it says at its first create(): then there is nothing to test. */
 static void try_start(struct session *s)
 {
-	if (session_try(s, NULL))
+	if (session_try(s, NULL)) {
+		*features = berth_instance_features(s->instance);
 		session_stop(s);
-	else if (s->err->code == BERTH_FAILED_PRECONDITION)
+	} else if (s->err->code == BERTH_FAILED_PRECONDITION) {
 		skip("%s", s->err->msg);
+	}
 }
 
 static bool can_start(void)
 {
+	features = shared_alloc(sizeof(*features));
+	*features = check.features;
 	static const struct test t = {.name = "start", .fn = try_start};
 	_cleanup_free_ char *dir = berth_asprintf("%s/0", check.work);
 	bool in_time;
@@ -259,6 +265,7 @@ static bool can_start(void)
 		if (!(check.kinds & 1u << k))
 			continue;
 		int status = run_process(&t, kinds[k], dir, false, &in_time);
+		check.features = *features;
 		return !(WIFEXITED(status) && WEXITSTATUS(status) == SKIPPED);
 	}
 	return true;
@@ -518,14 +525,15 @@ int main(int argc, char **argv)
 		return 2;
 	if (!know_plugin(argv[optind]) || !make_work(dir))
 		return 1;
-	printf("# %s (%s), features 0x%llx\n", check.so, check.name,
-	        (unsigned long long)check.features);
 	_cleanup_free_ char *monitor = berth_asprintf("%s/berth-monitor", check.helpers);
 	if ((check.kinds & KIND_RUNTIME) && access(monitor, X_OK) < 0)
 		printf("# the plugin gets no " BERTH_MONITOR_EXT ": %s: %s\n", monitor,
 		        strerror(errno));
 	int r = SKIPPED;
-	if (can_start())
+	bool starts = can_start();
+	printf("# %s (%s), features 0x%llx\n", check.so, check.name,
+	        (unsigned long long)check.features);
+	if (starts)
 		r = run_all();
 	else
 		printf("1..0 # SKIP %s\n", reason);

@@ -268,7 +268,9 @@ static void marked_new(struct session *s, const char *path)
 
 	if (check.features & BERTH_F_WHITEOUT_OVERLAY) {
 		put_dir(s, path);
-		expect(lsetxattr(full, "trusted.overlay.opaque", "y", 1, 0) == 0, "setxattr: %s",
+		const char *opaque = check.features & BERTH_F_XATTR_USER ? "user.overlay.opaque"
+		                                                         : "trusted.overlay.opaque";
+		expect(lsetxattr(full, opaque, "y", 1, 0) == 0, "setxattr %s: %s", opaque,
 		        strerror(errno));
 	} else if (check.features & BERTH_F_WHITEOUT_AUFS) {
 		_cleanup_free_ char *mark = berth_asprintf("%s/.wh..wh..opq", path);

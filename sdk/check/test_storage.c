@@ -293,20 +293,20 @@ static void rebooted(struct session *s)
 	end(s);
 }
 
+/* Asked once: a driver may keep what it has counted for a while. */
 static void usage(struct session *s)
 {
-	struct berth_snap_info before, after;
+	struct berth_snap_info i;
 	enum { SIZE = 4 << 20 };
 
 	begin(s);
 	const struct change c[] = {{FILE_IS, "f", "x"}};
 	layer(s, "sha256:usage", NULL, c, 1);
 	struct desc *d = must_prepare(s, "ctr", "sha256:usage");
-	ended(s, snap_stat(s, "ctr", &before), OK, "ctr", "stat");
 	on(s, d);
 	char *text = berth_zalloc(SIZE + 1);
-	for (size_t i = 0; i < SIZE; i++)
-		text[i] = (char)('a' + any_number(26));
+	for (size_t n = 0; n < SIZE; n++)
+		text[n] = (char)('a' + any_number(26));
 	put_file(s, "big", text);
 	free(text);
 	int fd = open(s->mnt, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -314,14 +314,13 @@ static void usage(struct session *s)
 	close(fd);
 	off(s);
 	desc_free(d);
-	ended(s, snap_stat(s, "ctr", &after), OK, "ctr", "stat");
-	if (after.bytes == 0 && before.bytes == 0)
+	ended(s, snap_stat(s, "ctr", &i), OK, "ctr", "stat");
+	if (i.bytes == 0)
 		note("stat() does not know bytes: the host counts them");
 	else
-		expect(after.bytes >= before.bytes + SIZE / 2 &&
-		                after.bytes < before.bytes + SIZE * 4ull,
-		        "stat: %llu bytes, and after %d more %llu",
-		        (unsigned long long)before.bytes, SIZE, (unsigned long long)after.bytes);
+		expect(i.bytes >= SIZE / 2 && i.bytes < SIZE * 4ull,
+		        "stat: %llu bytes, of which %d were written", (unsigned long long)i.bytes,
+		        SIZE);
 	end(s);
 }
 
@@ -385,5 +384,5 @@ const struct test storage_tests[] = {
                 "list() has each snapshot once, with its kind, its parent and when it was made."),
         T("storage.reboot", rebooted,
                 "With run_dir empty and nothing mounted everything is found again."),
-        T("storage.usage", usage, "stat() answers 0, or bytes that grow with what is written."),
+        T("storage.usage", usage, "stat() answers 0, or about as many bytes as were written."),
         {0}};

@@ -18,25 +18,43 @@ fi
 
 args=(--brief --helpers "$2")
 echo '{}' >"$tmp/config.yaml"
-case $(basename "$3") in
-storage-devmapper.so)
-	[ -e /dev/mapper/control ] || { echo "skipped: no device mapper"; exit 77; }
+skip() { echo "skipped: $*"; exit 77; }
+
+# A file system of its own on a file, where the driver's is not the one that is there anyway.
+loop_fs() { # loop_fs TYPE
+	command -v "mkfs.$1" >/dev/null || skip "no mkfs.$1"
+	mkdir "$tmp/fs"
+	truncate -s 1G "$tmp/image"
+	"mkfs.$1" -q "$tmp/image" >/dev/null 2>&1 && mount -o loop "$tmp/image" "$tmp/fs" || skip "no $1 can be mounted here"
+	trap 'umount -l "$tmp/fs"; rm -rf "$tmp"' EXIT
+	chmod 755 "$tmp/fs"
+	args+=(--dir "$tmp/fs")
+}
+
+# A pool outlives the tests: one state directory for all, and what is left of it goes in the end.
+loop_pool() {
+	dmsetup version >/dev/null 2>&1 || skip "no device mapper here"
+	args+=(--state "$tmp/state")
 	echo "{loop_size: 4G, base_size: 256M}" >"$tmp/config.yaml"
-	;;
+	trap 'for i in 1 2 3; do
+			dmsetup ls | awk "/^berth-/ { print \$1 }" | xargs -r -n 1 dmsetup remove --retry >/dev/null 2>&1
+		done
+		losetup -n -O NAME,BACK-FILE | awk -v d="$tmp/" "index(\$2, d) == 1 { print \$1 }" | xargs -r losetup -d
+		rm -rf "$tmp"' EXIT
+}
+
+case $(basename "$3") in
 storage-btrfs.so)
-	grep -qw btrfs /proc/filesystems && command -v mkfs.btrfs >/dev/null || { echo "skipped: no btrfs, or no mkfs.btrfs"; exit 77; }
-	truncate -s 2G "$tmp/disk"
-	mkdir "$tmp/btrfs"
-	mkfs.btrfs -q "$tmp/disk" >/dev/null 2>&1 && mount -o loop "$tmp/disk" "$tmp/btrfs" || exit 1
-	trap 'umount "$tmp/btrfs"; rm -rf "$tmp"' EXIT
-	args+=(--dir "$tmp/btrfs")
+	loop_fs btrfs
+	echo 'quota: full' >"$tmp/config.yaml"
 	;;
+storage-devmapper.so) loop_pool ;;
 storage-* | fake.so)
 	# In memory: each commit syncs the file system, and that of a busy machine has much to write.
 	[ -w /dev/shm ] && args+=(--dir /dev/shm)
 	;;
 net-cni.so)
-	[ -x /usr/lib/cni/bridge ] || { echo "skipped: no /usr/lib/cni/bridge (containernetworking-plugins)"; exit 77; }
+	[ -x /usr/lib/cni/bridge ] || skip "no /usr/lib/cni/bridge (containernetworking-plugins)"
 	mkdir "$tmp/net.d"
 	cat >"$tmp/net.d/1.conflist" <<-JSON
 		{"cniVersion": "1.0.0", "name": "check", "plugins": [{"type": "bridge", "bridge": "check0", "ipam":
@@ -45,7 +63,7 @@ net-cni.so)
 	echo "{conf_dir: $tmp/net.d, bin_dirs: [/usr/lib/cni]}" >"$tmp/config.yaml"
 	;;
 runtime-runc.so)
-	runc=$(command -v runc || command -v crun) || { echo "skipped: no runc, no crun"; exit 77; }
+	runc=$(command -v runc || command -v crun) || skip "no runc, no crun"
 	echo "path: $runc" >"$tmp/config.yaml"
 	;;
 esac
