@@ -6,7 +6,7 @@ import os
 import pytest
 
 import pullharness
-from daemon import IMAGE, PLUGINS, RUNTIMES, busybox_image, built, fails, needs_daemon, pb, stubs
+from daemon import IMAGE, PLUGINS, RUNTIMES, busybox_image, built, fails, needs_daemon, needs_faults, pb, stubs
 
 pytestmark = needs_daemon
 if not built(PLUGINS["fake"]):
@@ -349,3 +349,18 @@ def test_the_daemon_dies_in_a_migration(slow):
     before = seen(slow, "localhost/everything:1", "runc")
     assert [m.state for m in migrate(slow, "storage-overlay", "fake")][-1] == stubs()[2].MIGRATE_COPIED
     assert differ(before, seen(slow, "localhost/everything:1", "copies")) == {}
+
+
+@needs_faults
+def test_killed_with_a_layer_in_view(two):
+    import grpc
+    load(two, everything(), "localhost/everything:1")
+    two.stop()
+    two.start(env={"BERTH_FAULT": "layer-source-viewed"})
+    with pytest.raises(grpc.RpcError):
+        list(start_migration(two))
+    two.dead()
+    two.start()
+    assert not [r for r in fake_rows(two) if "pull-" in r]
+    assert not glob.glob(f"{two.root}/plugins/storage-overlay/active/*")
+    assert [m.state for m in migrate(two, "storage-overlay", "fake")][-1] == stubs()[2].MIGRATE_COPIED
