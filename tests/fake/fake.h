@@ -63,6 +63,8 @@ struct row {
 };
 int row_load(const char *dir, const char *table, const char *id, struct row *ret); /* -ENOENT */
 int row_save(const char *dir, const char *table, const char *id, const struct row *r);
+/* -EEXIST where it is there. */
+int row_create(const char *dir, const char *table, const char *id, const struct row *r);
 int row_remove(const char *dir, const char *table, const char *id);
 const char *row_get(const struct row *r, const char *key, char out[VALUE_LIMIT]);
 void row_set(struct row *r, const char *key, const char *value); /* a value without newlines */

@@ -149,7 +149,7 @@ static berth_status op_mounts(struct berth_op *op, void *self, const struct bert
 
 static berth_status commit(struct fake *f, struct berth_op *op, const struct berth_snap_args *a)
 {
-	struct row *r = f->host->op_alloc(op, sizeof(*r)), *to = f->host->op_alloc(op, sizeof(*to));
+	struct row *r = f->host->op_alloc(op, sizeof(*r));
 	char kind[VALUE_LIMIT];
 	berth_status st = fake_flags(f, op, a->key, a->flags, 0);
 
@@ -161,13 +161,13 @@ static berth_status commit(struct fake *f, struct berth_op *op, const struct ber
 	if (strcmp(row_get(r, "kind", kind), "active") != 0)
 		return berth_fail(f->host, op, BERTH_E_PRECONDITION,
 		        "fake snapshot '%s' is not active", a->key);
-	if (row_load(f->state, TABLE, a->name, to) == 0)
-		return berth_fail(
-		        f->host, op, BERTH_E_EXISTS, "fake snapshot '%s' exists", a->name);
 	row_set(r, "kind", "committed");
 	if (a->parent)
 		row_set(r, "parent", a->parent);
-	int e = row_save(f->state, TABLE, a->name, r);
+	int e = row_create(f->state, TABLE, a->name, r);
+	if (e == -EEXIST)
+		return berth_fail(
+		        f->host, op, BERTH_E_EXISTS, "fake snapshot '%s' exists", a->name);
 	if (e == 0)
 		e = row_remove(f->state, TABLE, a->key);
 	return e < 0 ? fake_fail(f, op, e, "commit snapshot", a->key) : BERTH_OK;

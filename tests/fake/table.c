@@ -78,8 +78,10 @@ int row_load(const char *dir, const char *table, const char *id, struct row *ret
 	return r < 0 ? r : load_path(path, ret);
 }
 
-int row_save(const char *dir, const char *table, const char *id, const struct row *r)
+static int save(
+        const char *dir, const char *table, const char *id, const struct row *r, bool is_new)
 {
+	static unsigned int serial;
 	char path[4096], tmp[4200];
 	int e = row_path(dir, table, id, path, sizeof(path));
 
@@ -88,7 +90,9 @@ int row_save(const char *dir, const char *table, const char *id, const struct ro
 	snprintf(tmp, sizeof(tmp), "%s/%s", dir, table);
 	if (mkdir(tmp, 0700) < 0 && errno != EEXIST)
 		return -errno;
-	snprintf(tmp, sizeof(tmp), "%s.tmp", path);
+	/* Ops on other objects may write the same row at the same time. */
+	snprintf(tmp, sizeof(tmp), "%s.%u.tmp", path,
+	        __atomic_add_fetch(&serial, 1, __ATOMIC_RELAXED));
 	int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
@@ -96,7 +100,21 @@ int row_save(const char *dir, const char *table, const char *id, const struct ro
 	if (write(fd, r->text, n) != (ssize_t)n)
 		e = errno ? -errno : -EIO;
 	close(fd);
-	return e == 0 && rename(tmp, path) < 0 ? -errno : e;
+	if (e == 0 && (is_new ? link(tmp, path) : rename(tmp, path)) < 0)
+		e = -errno;
+	if (is_new || e < 0)
+		unlink(tmp);
+	return e;
+}
+
+int row_save(const char *dir, const char *table, const char *id, const struct row *r)
+{
+	return save(dir, table, id, r, false);
+}
+
+int row_create(const char *dir, const char *table, const char *id, const struct row *r)
+{
+	return save(dir, table, id, r, true);
 }
 
 int row_remove(const char *dir, const char *table, const char *id)
