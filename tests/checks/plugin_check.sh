@@ -35,7 +35,7 @@ loop_fs() { # loop_fs TYPE
 loop_pool() {
 	dmsetup version >/dev/null 2>&1 || skip "no device mapper here"
 	args+=(--state "$tmp/state")
-	echo "{loop_size: 4G, base_size: 256M}" >"$tmp/config.yaml"
+	echo "{loop_size: 4G, base_size: 64M}" >"$tmp/config.yaml"
 	trap 'for i in 1 2 3; do
 			dmsetup ls | awk "/^berth-/ { print \$1 }" | xargs -r -n 1 dmsetup remove --retry >/dev/null 2>&1
 		done
