@@ -394,16 +394,22 @@ static json_t *read_config(const char *path)
 	return j;
 }
 
-/* The parents of the containers' cgroups, in each hierarchy. */
+/* Those of the test's containers, where a runtime left them, and their parents, in each hierarchy.
+ */
 static void remove_cgroups(void)
 {
+	static const char *const patterns[] = {"/sys/fs/cgroup/%s/*/", "/sys/fs/cgroup/%s",
+	        "/sys/fs/cgroup/*/%s/*/", "/sys/fs/cgroup/*/%s"};
 	const char *name = strrchr(check.work, '/') + 1;
-	_cleanup_free_ char *v2 = berth_asprintf("/sys/fs/cgroup/%s", name);
-	_cleanup_free_ char *all = berth_asprintf("/sys/fs/cgroup/*/%s", name);
+	char pattern[256];
 	glob_t g;
 
-	(void)rmdir(v2);
-	if (glob(all, 0, NULL, &g) == 0) {
+	for (size_t n = 0; n < BERTH_ARRAY_LEN(patterns); n++) {
+		const char *place = strstr(patterns[n], "%s");
+		(void)snprintf(pattern, sizeof(pattern), "%.*s%s%s", (int)(place - patterns[n]),
+		        patterns[n], name, place + 2);
+		if (glob(pattern, 0, NULL, &g) != 0)
+			continue;
 		for (size_t i = 0; i < g.gl_pathc; i++)
 			(void)rmdir(g.gl_pathv[i]);
 		globfree(&g);
