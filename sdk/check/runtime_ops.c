@@ -42,13 +42,15 @@ static json_t *config_of(struct session *s, const char *id, const char *script)
 	_cleanup_free_ char *root = berth_asprintf("%s/rootfs", s->dir);
 	_cleanup_free_ char *cgroup = berth_asprintf("%s/%s", strrchr(check.work, '/'), id);
 
+	/* /dev is each one's own: they share the root file system. */
 	return json_pack("{s:s, s:{s:b, s:{s:i,s:i}, s:[s,s,s], s:[s], s:s}, s:{s:s}, s:s,"
-	                 "s:[{s:s,s:s,s:s}], s:{s:s, s:[{s:s},{s:s},{s:s},{s:s}]}}",
+	                 "s:[{s:s,s:s,s:s},{s:s,s:s,s:s}], s:{s:s, s:[{s:s},{s:s},{s:s},{s:s}]}}",
 	        "ociVersion", "1.0.2", "process", "terminal", 0, "user", "uid", 0, "gid", 0, "args",
 	        "/bin/sh", "-c", script, "env", "PATH=/bin", "cwd", "/", "root", "path", root,
 	        "hostname", "check", "mounts", "destination", "/proc", "type", "proc", "source",
-	        "proc", "linux", "cgroupsPath", cgroup, "namespaces", "type", "pid", "type", "ipc",
-	        "type", "uts", "type", "mount");
+	        "proc", "destination", "/dev", "type", "tmpfs", "source", "tmpfs", "linux",
+	        "cgroupsPath", cgroup, "namespaces", "type", "pid", "type", "ipc", "type", "uts",
+	        "type", "mount");
 }
 
 static char *bundle_of(struct session *s, const char *id)
