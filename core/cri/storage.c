@@ -201,27 +201,34 @@ static int driver(struct berth_daemon *d, const char *what, const char *name,
 	        what, name);
 }
 
-static int choose(struct migration *m, const Berth__Admin__V1__MigrateStorageRequest *q,
-        struct berth_error **ret_err)
+/* Those of the names; without any, all that the driver has that they are taken from. */
+static int add_chosen(
+        struct migration *m, char *const *names, size_t n, struct berth_error **ret_err)
 {
 	struct berth_image *i, *tmp;
 
+	for (size_t k = 0; k < n; k++)
+		if (add_named(m, names[k], ret_err) < 0)
+			return -1;
+	if (n > 0)
+		return 0;
+	HASH_ITER (hh, m->d->images->by_id, i, tmp) {
+		if (!m->from || berth_image_in(m->d, i, m->from))
+			add(m, i);
+	}
+	return 0;
+}
+
+static int choose(struct migration *m, const Berth__Admin__V1__MigrateStorageRequest *q,
+        struct berth_error **ret_err)
+{
 	if (driver(m->d, "from", q->from, &m->from, ret_err) < 0 ||
 	        driver(m->d, "to", q->to, &m->to, ret_err) < 0)
 		return -1;
 	if (m->from == m->to)
 		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 		        "from and to are the same storage driver, %s", q->from);
-	for (size_t n = 0; n < q->n_images; n++)
-		if (add_named(m, q->images[n], ret_err) < 0)
-			return -1;
-	if (q->n_images > 0)
-		return 0;
-	HASH_ITER (hh, m->d->images->by_id, i, tmp) {
-		if (berth_image_in(m->d, i, m->from))
-			add(m, i);
-	}
-	return 0;
+	return add_chosen(m, q->images, q->n_images, ret_err);
 }
 
 HANDLER(berth_admin_migrate_storage)
@@ -245,20 +252,10 @@ HANDLER(berth_admin_migrate_storage)
 static int choose_exports(struct migration *m, const Berth__Admin__V1__ExportStoreRequest *q,
         struct berth_error **ret_err)
 {
-	struct berth_image *i, *tmp;
-
 	if (q->path[0] != '/')
 		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 		        "path \"%.200s\" is not absolute", q->path);
-	for (size_t n = 0; n < q->n_images; n++)
-		if (add_named(m, q->images[n], ret_err) < 0)
-			return -1;
-	if (q->n_images > 0)
-		return 0;
-	HASH_ITER (hh, m->d->images->by_id, i, tmp) {
-		add(m, i);
-	}
-	return 0;
+	return add_chosen(m, q->images, q->n_images, ret_err);
 }
 
 HANDLER(berth_admin_export_store)
