@@ -185,12 +185,13 @@ static int start_process(struct birth *b)
 {
 	berth_cgroup_restore(b->child.cgroup_procs);
 	sem_init(&b->over, 0, 0);
-	int r = berth_pool_run(berth_mon.starters, give_birth, b);
-	if (r < 0)
-		return berth_error_set(b->ret_err, BERTH_RESOURCE_EXHAUSTED,
+	if (berth_pool_run(berth_mon.starters, give_birth, b) < 0) {
+		b->result = berth_error_set(b->ret_err, BERTH_RESOURCE_EXHAUSTED,
 		        "too many monitors are being started");
-	while (sem_wait(&b->over) < 0 && errno == EINTR)
-		;
+	} else {
+		while (sem_wait(&b->over) < 0 && errno == EINTR)
+			;
+	}
 	sem_destroy(&b->over);
 	return b->result;
 }
