@@ -105,6 +105,16 @@ void pull_send(struct berth_pull *p, json_t *packet, int fd); /* takes packet */
 bool pull_layer_here(struct berth_pull *p, struct pull_layer *l);
 json_t *pull_first_packet(struct berth_pull *p, const struct berth_pull_request *r);
 
+/* spawn.c */
+/* [worker] Starts a berth-pull with this environment; `sock`, its end of the socket, is closed. The
+ * fd and the pid are the caller's. It takes milliseconds: entering cgroups, the exec. */
+int pull_spawn(const struct berth_daemon *d, const char *const *env, int sock, pid_t *ret_pid,
+        int *ret_pidfd, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* What a berth-pull says, without waiting; `packet` has room for `size` bytes. *ret_fd is -1 where
+ * none came with it, and the caller's. 0; -EAGAIN; -EPIPE: it has closed its end; -EBADMSG: no
+ * JSON, or too long; another negative errno. */
+int pull_receive(int sock, char *packet, size_t size, json_t **ret, int *ret_fd);
+
 /* fetch.c: who may download. */
 void pull_fetch(struct berth_pull *p, size_t n);
 void pull_fetched(struct berth_pull *p, size_t n);

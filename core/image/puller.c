@@ -11,7 +11,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/cgroup.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -48,42 +47,6 @@ void pull_send(struct berth_pull *p, json_t *packet, int fd)
 	struct berth_error *err = NULL;
 	berth_error_errno(&err, errno, "pull of %s: berth-pull does not listen", p->key);
 	pull_fail(p, err);
-}
-
-static int receive(struct berth_pull *p, json_t **ret, int *ret_fd)
-{
-	struct iovec iov = {p->packet, BERTH_PULL_PACKET};
-	union {
-		char bytes[CMSG_SPACE(4 * sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct msghdr msg = {.msg_iov = &iov,
-	        .msg_iovlen = 1,
-	        .msg_control = control.bytes,
-	        .msg_controllen = sizeof(control.bytes)};
-	ssize_t n = recvmsg(p->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-
-	*ret_fd = -1;
-	*ret = NULL;
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? -EAGAIN : -errno;
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
-			int fd;
-			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-			if (*ret_fd < 0)
-				*ret_fd = fd;
-			else
-				close(fd);
-		}
-	}
-	if (n == 0)
-		return -EPIPE;
-	if (!(msg.msg_flags & MSG_TRUNC))
-		*ret = json_loadb(p->packet, (size_t)n, 0, NULL);
-	return *ret ? 0 : -EBADMSG;
 }
 
 static void protocol_error(struct berth_pull *p, const char *what)
@@ -337,7 +300,7 @@ static void on_readable(int sock, int events, void *arg)
 	for (int i = 0; i < 32 && !p->over && p->jobs < PULL_MAX_JOBS; i++) {
 		json_t *j;
 		_cleanup_close_ int fd = -1;
-		int r = receive(p, &j, &fd);
+		int r = pull_receive(p->sock, p->packet, BERTH_PULL_PACKET, &j, &fd);
 		if (r == -EAGAIN)
 			return;
 		if (r == -EBADMSG) {
@@ -410,21 +373,10 @@ struct starting {
 static void start_work(void *arg)
 {
 	struct starting *s = arg;
-	struct berth_daemon *d = s->p->d;
-	_cleanup_free_ char *helper = berth_path(d->helpers_dir, "berth-pull", NULL);
 	_cleanup_(berth_strv_freep) char **env = puller_env();
-	const char *const argv[] = {helper, NULL};
-	struct berth_child_spec spec = {.argv = argv,
-	        .envp = (const char *const *)env,
-	        .stdio = {-1, -1, STDERR_FILENO},
-	        .keep_fds = &s->sock,
-	        .n_keep_fds = 1,
-	        .cgroup_procs = (const char *const *)(void *)d->pull_cgroup,
-	        .new_session = 1};
 
-	berth_cgroup_restore(spec.cgroup_procs);
-	(void)!berth_child_start(&spec, &s->pid, &s->pidfd, &s->err); /* told to start_done */
-	close(s->sock);
+	(void)!pull_spawn(s->p->d, (const char *const *)env, s->sock, &s->pid, &s->pidfd,
+	        &s->err); /* told to start_done */
 }
 
 static void start_done(void *arg)

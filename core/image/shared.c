@@ -7,7 +7,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/cgroup.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -189,39 +188,17 @@ static void on_index(struct store *s, const char *generation, int fd)
 
 /* ---- a look ---- */
 
-static int receive(struct store *s, json_t **ret, int *ret_fd)
-{
-	_cleanup_free_ char *packet = berth_zalloc(PACKET_BYTES);
-	struct iovec iov = {packet, PACKET_BYTES};
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control;
-	struct msghdr msg = {.msg_iov = &iov,
-	        .msg_iovlen = 1,
-	        .msg_control = control.bytes,
-	        .msg_controllen = sizeof(control.bytes)};
-	ssize_t n = recvmsg(s->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-
-	if (n < 0)
-		return -errno;
-	struct cmsghdr *c = n > 0 ? CMSG_FIRSTHDR(&msg) : NULL;
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-		memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
-	*ret = n > 0 ? json_loadb(packet, (size_t)n, 0, NULL) : NULL;
-	return 0;
-}
-
 static void on_answer(int sock, int events, void *arg)
 {
 	struct store *s = arg;
 	struct berth_error *err = NULL;
+	_cleanup_free_ char *packet = berth_zalloc(PACKET_BYTES);
 	_cleanup_close_ int fd = -1;
 	json_t *j = NULL;
 
 	(void)sock;
 	(void)events;
-	if (receive(s, &j, &fd) == -EAGAIN)
+	if (pull_receive(s->sock, packet, PACKET_BYTES, &j, &fd) == -EAGAIN)
 		return;
 	const char *t = json_string_value(json_object_get(j, "t"));
 	const char *generation = json_string_value(json_object_get(j, "generation"));
@@ -291,24 +268,12 @@ struct starting {
 	struct berth_error *err;
 };
 
-/* Entering cgroups and the exec take milliseconds. */
 static void start_work(void *arg)
 {
 	struct starting *t = arg;
-	_cleanup_free_ char *helper = berth_path(t->d->helpers_dir, "berth-pull", NULL);
-	const char *const argv[] = {helper, NULL};
 	const char *const env[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL};
-	struct berth_child_spec spec = {.argv = argv,
-	        .envp = env,
-	        .stdio = {-1, -1, STDERR_FILENO},
-	        .keep_fds = &t->sock,
-	        .n_keep_fds = 1,
-	        .cgroup_procs = (const char *const *)(void *)t->d->pull_cgroup,
-	        .new_session = 1};
 
-	berth_cgroup_restore(spec.cgroup_procs);
-	(void)!berth_child_start(&spec, &t->pid, &t->pidfd, &t->err); /* told to start_done */
-	t->sock = berth_close(t->sock);
+	(void)!pull_spawn(t->d, env, t->sock, &t->pid, &t->pidfd, &t->err); /* told to start_done */
 }
 
 static void free_all(struct berth_shared *all);
