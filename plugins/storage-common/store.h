@@ -146,6 +146,33 @@ berth_status store_stop(struct berth_op *op, void *self);
 void store_destroy(void *self);
 const void *store_extension(void *self, const char *id); /* berth.features/1 */
 
+/* A driver's create(), descriptor and entry symbol, once its `struct store_driver driver` is there.
+ */
+#define STORE_PLUGIN(NAME, FEATURES)                                                       \
+	static berth_status driver_create(struct berth_op *op, const struct berth_host *h, \
+	        const struct berth_conf *c, void **self)                                   \
+	{                                                                                  \
+		return store_create(&driver, op, h, c, self);                              \
+	}                                                                                  \
+	static const struct berth_plugin plugin = {                                        \
+	        .size = sizeof(plugin),                                                    \
+	        .abi_minor = BERTH_ABI_MINOR,                                              \
+	        .features = (FEATURES),                                                    \
+	        .name = (NAME),                                                            \
+	        .version = "0.1",                                                          \
+	        .storage = &store_ops,                                                     \
+	        .create = driver_create,                                                   \
+	        .start = store_start,                                                      \
+	        .stop = store_stop,                                                        \
+	        .destroy = store_destroy,                                                  \
+	        .extension = store_extension,                                              \
+	};                                                                                 \
+	BERTH_EXPORT const struct berth_plugin *berth_plugin_v0(uint32_t host_minor)       \
+	{                                                                                  \
+		(void)host_minor;                                                          \
+		return &plugin;                                                            \
+	}
+
 /* ---- for hooks; [any], none wants a lock ---- */
 /* Fails the op: "snapshot 'KEY': WHAT in 'ROOT': error". r is an errno of either sign. */
 berth_status store_fail(

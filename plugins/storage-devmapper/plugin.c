@@ -284,28 +284,4 @@ static const struct store_driver driver = {
         .usage = dm_usage,
 };
 
-static berth_status dm_create(
-        struct berth_op *op, const struct berth_host *h, const struct berth_conf *c, void **self)
-{
-	return store_create(&driver, op, h, c, self);
-}
-
-static const struct berth_plugin plugin = {
-        .size = sizeof(plugin),
-        .abi_minor = BERTH_ABI_MINOR,
-        .features = FEATURES,
-        .name = "storage-devmapper",
-        .version = "0.1",
-        .storage = &store_ops,
-        .create = dm_create,
-        .start = store_start,
-        .stop = store_stop,
-        .destroy = store_destroy,
-        .extension = store_extension,
-};
-
-BERTH_EXPORT const struct berth_plugin *berth_plugin_v0(uint32_t host_minor)
-{
-	(void)host_minor;
-	return &plugin;
-}
+STORE_PLUGIN("storage-devmapper", FEATURES)
