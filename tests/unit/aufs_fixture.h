@@ -26,18 +26,6 @@ extern struct testhost *h;
 		if (no_root || no_aufs) \
 			skip();         \
 	} while (0)
-#define OK(op, call)                                                              \
-	do {                                                                      \
-		berth_status st_ = (call);                                        \
-		if (st_ != BERTH_OK)                                              \
-			fail_msg("%s: %d %s", #call, (int)st_, testop_error(op)); \
-	} while (0)
-#define FAILS(op, call, status, part)                                               \
-	do {                                                                        \
-		berth_status st_ = (call);                                          \
-		if (st_ != (status) || !strstr(testop_error(op), part))             \
-			fail_msg("%s: %d '%s'", #call, (int)st_, testop_error(op)); \
-	} while (0)
 
 int aufs_group_setup(void **s);
 int aufs_group_teardown(void **s);

@@ -163,19 +163,6 @@ static inline struct berth_snap_args args(const char *key, const char *parent, c
 	        .size = sizeof(struct berth_snap_args), .key = key, .parent = parent, .name = name};
 }
 
-#define OK(op, call)                                                              \
-	do {                                                                      \
-		berth_status st_ = (call);                                        \
-		if (st_ != BERTH_OK)                                              \
-			fail_msg("%s: %d %s", #call, (int)st_, testop_error(op)); \
-	} while (0)
-#define FAILS(op, call, status, part)                                               \
-	do {                                                                        \
-		berth_status st_ = (call);                                          \
-		if (st_ != (status) || !strstr(testop_error(op), part))             \
-			fail_msg("%s: %d '%s'", #call, (int)st_, testop_error(op)); \
-	} while (0)
-
 static inline void put_file(const char *path, const char *text)
 {
 	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);

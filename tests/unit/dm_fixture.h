@@ -39,18 +39,6 @@ extern struct testhost *h;
 		if (lacking)    \
 			skip(); \
 	} while (0)
-#define OK(op, call)                                                              \
-	do {                                                                      \
-		berth_status st_ = (call);                                        \
-		if (st_ != BERTH_OK)                                              \
-			fail_msg("%s: %d %s", #call, (int)st_, testop_error(op)); \
-	} while (0)
-#define FAILS(op, call, status, part)                                               \
-	do {                                                                        \
-		berth_status st_ = (call);                                          \
-		if (st_ != (status) || !strstr(testop_error(op), part))             \
-			fail_msg("%s: %d '%s'", #call, (int)st_, testop_error(op)); \
-	} while (0)
 
 __attribute__((format(printf, 1, 2))) int sh(const char *format, ...);
 __attribute__((format(printf, 1, 2))) long long number(const char *format, ...);

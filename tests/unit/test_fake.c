@@ -65,20 +65,6 @@ static int teardown(void **s)
 	return berth_rm_tree(AT_FDCWD, dir);
 }
 
-#define OK(op, call)                                                              \
-	do {                                                                      \
-		berth_status st_ = (call);                                        \
-		if (st_ != BERTH_OK)                                              \
-			fail_msg("%s: %d %s", #call, (int)st_, testop_error(op)); \
-	} while (0)
-#define FAILS(op, call, status, part)                                    \
-	do {                                                             \
-		berth_status st_ = (call);                               \
-		const char *said_ = testop_error(op);                    \
-		if (st_ != (status) || !strstr(said_, part))             \
-			fail_msg("%s: %d '%s'", #call, (int)st_, said_); \
-	} while (0)
-
 static struct berth_ctr_args ctr(const char *id)
 {
 	static char bundle[128], log[128];

@@ -137,20 +137,6 @@ static const struct berth_network_ops *ops(void)
 	return testhost_plugin(h)->network;
 }
 
-#define OK(op, call)                                                              \
-	do {                                                                      \
-		berth_status st_ = (call);                                        \
-		if (st_ != BERTH_OK)                                              \
-			fail_msg("%s: %d %s", #call, (int)st_, testop_error(op)); \
-	} while (0)
-#define FAILS(op, call, status, part)                                    \
-	do {                                                             \
-		berth_status st_ = (call);                               \
-		const char *said_ = testop_error(op);                    \
-		if (st_ != (status) || !strstr(said_, part))             \
-			fail_msg("%s: %d '%s'", #call, (int)st_, said_); \
-	} while (0)
-
 static const struct berth_port ports[] = {
         {8080, 80, 0, "127.0.0.1"}, {0, 81, 0, NULL}, {53, 53, 1, NULL}};
 static const struct berth_kv caps[] = {{"dns", "{\"servers\":[\"1.2.3.4\"]}"},

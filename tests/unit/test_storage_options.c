@@ -88,13 +88,6 @@ static const struct berth_storage_ops *ops(void)
 	return testhost_plugin(h)->storage;
 }
 
-#define OK(op, call)                                                              \
-	do {                                                                      \
-		berth_status st_ = (call);                                        \
-		if (st_ != BERTH_OK)                                              \
-			fail_msg("%s: %d %s", #call, (int)st_, testop_error(op)); \
-	} while (0)
-
 /* A committed layer made by a line of shell in its directory. */
 static void layer(const char *name, const char *parent, const char *script)
 {

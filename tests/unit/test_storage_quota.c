@@ -104,13 +104,6 @@ static const struct berth_storage_ops *ops(void)
 	return testhost_plugin(h)->storage;
 }
 
-#define OK(op, call)                                                              \
-	do {                                                                      \
-		berth_status st_ = (call);                                        \
-		if (st_ != BERTH_OK)                                              \
-			fail_msg("%s: %d %s", #call, (int)st_, testop_error(op)); \
-	} while (0)
-
 static struct berth_snap_args args(const char *key, const char *parent, const char *name)
 {
 	return (struct berth_snap_args){

@@ -36,6 +36,20 @@ void testop_freep(struct berth_op **op);
 /* "" where fail() was not called. The first failure counts; once it was asked for, the next does.
  */
 const char *testop_error(struct berth_op *op);
+/* For cmocka: a call that succeeds; one that fails with this status, and PART in its error. */
+#define OK(op, call)                                                              \
+	do {                                                                      \
+		berth_status st_ = (call);                                        \
+		if (st_ != BERTH_OK)                                              \
+			fail_msg("%s: %d %s", #call, (int)st_, testop_error(op)); \
+	} while (0)
+#define FAILS(op, call, status, part)                                    \
+	do {                                                             \
+		berth_status st_ = (call);                               \
+		const char *said_ = testop_error(op);                    \
+		if (st_ != (status) || !strstr(said_, part))             \
+			fail_msg("%s: %d '%s'", #call, (int)st_, said_); \
+	} while (0)
 void testop_cancel(struct berth_op *op);
 void testop_set_deadline_ms(struct berth_op *op, unsigned int ms);
 
