@@ -370,6 +370,11 @@ class Daemon:
         with open(got[0]) as f:
             return f.read().strip()
 
+    def pod_init(self, pod):
+        """The process that holds a pod's shared PID namespace; its command line names nothing of this daemon."""
+        with open(f"{self.run}/pods/{pod[0]}/monitor.json") as f:
+            return json.load(f)["pid"]
+
     def veths(self):
         return sorted(os.listdir(f"/sys/class/net/{self.bridge}/brif")) if os.path.exists(
             f"/sys/class/net/{self.bridge}/brif") else []

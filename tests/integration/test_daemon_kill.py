@@ -290,6 +290,7 @@ def test_another_boot(make_daemon):
     d.run_ctr(pod, "sleep", "1000")
     d.create(pod, "sleep", "1000", name="created")
     d.run_ctr(shared, "sleep", "1000", pid=0)
+    inits = [d.pod_init(shared)]
     d.kill9()
     n = 0
     boot = open("/proc/sys/kernel/random/boot_id").read().strip()
@@ -303,7 +304,7 @@ def test_another_boot(make_daemon):
     d.start()
     assert d.pods() == [] and d.ctrs() == []
     # A reboot ends processes, this did not: they are only the test's.
-    for pid, _ in d.pids():
+    for pid in [p for p, _ in d.pids()] + inits:
         os.kill(pid, signal.SIGKILL)
     assert d.lease_files() == []
     wait_for(lambda: not d.mounts() and not d.objects())

@@ -1,5 +1,4 @@
 """Pods and containers over CRI, with runc, overlay and CNI."""
-import json
 import os
 import signal
 import socket
@@ -360,12 +359,6 @@ def test_shared_pid_namespace(real):
     assert real.status(b).state == pb().CONTAINER_RUNNING
 
 
-def pod_init(real, pod):
-    """The process that holds a pod's shared PID namespace."""
-    with open(f"{real.run}/pods/{pod[0]}/monitor.json") as f:
-        return json.load(f)["pid"]
-
-
 @needs_cni
 @pytest.mark.parametrize("while_down", [False, True])
 def test_a_pod_whose_init_has_died_is_stopped(real, while_down):
@@ -376,7 +369,7 @@ def test_a_pod_whose_init_has_died_is_stopped(real, while_down):
     assert len(real.lease_files()) == 2
     if while_down:
         real.kill9()
-    os.kill(pod_init(real, pod), signal.SIGKILL)
+    os.kill(real.pod_init(pod), signal.SIGKILL)
     if while_down:
         time.sleep(0.3)
         real.start()
