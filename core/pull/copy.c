@@ -27,7 +27,7 @@ struct run {
 	size_t out_len, out_cap;
 	uint64_t done, told_ns;
 	struct pull_unpacked unpacked;
-	struct berth_error *emit_err, *unpack_err;
+	struct berth_error *emit_err;
 };
 
 /* ---- the writing side ---- */
@@ -81,8 +81,9 @@ struct pull_pathset *pull_copy_paths(const char *text, size_t len)
 	return set;
 }
 
-static int read_layer(struct run *r, struct berth_error **ret_err)
+static int read_layer(void *arg, struct berth_error **ret_err)
 {
+	struct run *r = arg;
 	struct pull_layer_source src;
 	_cleanup_free_ char *text = NULL;
 	struct pull_pathset *opaque = NULL;
@@ -130,7 +131,7 @@ static int mark_opaque(void *arg, int dirfd, struct berth_error **ret_err)
 	        json_pack("{s:s, s:I}", "t", "opaque", "n", (json_int_t)r->n), dirfd, ret_err);
 }
 
-static void *unpack_thread(void *arg)
+static int unpack(void *arg, struct berth_error **ret_err)
 {
 	struct run *r = arg;
 	struct pull_unpack_opts o = {
@@ -142,55 +143,27 @@ static void *unpack_thread(void *arg)
 	        r->dir >= 0 ? berth_take_fd(&r->dir) : pull_wire_wait_dir(r->s->wire, r->n);
 	const void *rest;
 
-	if (pull_unpack(dir, &o, &r->unpacked, &r->unpack_err) == 0) {
-		while (pull_queue_read(r->queue, &rest) > 0)
-			;
-	}
-	pull_queue_stop(r->queue);
-	return NULL;
-}
-
-static int run_both(struct run *r, struct berth_error **ret_err)
-{
-	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
-	pthread_t thread;
-
-	int e = pthread_create(&thread, NULL, unpack_thread, r);
-	if (e != 0)
-		return berth_error_errno(ret_err, e, "start a thread");
-	int result = read_layer(r, &err);
-	pull_queue_end(r->queue, result < 0);
-	pthread_join(thread, NULL);
-	/* What ended the other side is the cause; that it was ended is not. */
-	if (r->unpack_err &&
-	        (!err || (err->code == BERTH_CANCELLED && r->unpack_err->code != BERTH_CANCELLED)))
-		return berth_error_move(ret_err, &r->unpack_err);
-	if (err)
-		return berth_error_move(ret_err, &err);
+	if (pull_unpack(dir, &o, &r->unpacked, ret_err) < 0)
+		return -1;
+	while (pull_queue_read(r->queue, &rest) > 0)
+		;
 	return 0;
-}
-
-static int ask(struct pull_wire *wire, const char *what, size_t n, struct berth_error **ret_err)
-{
-	return pull_wire_send(
-	        wire, json_pack("{s:s, s:I}", "t", what, "n", (json_int_t)n), -1, ret_err);
 }
 
 static int copy_to(const struct pull_session *s, size_t n, int dir, struct berth_error **ret_err)
 {
 	struct run r = {.s = s, .n = n, .dir = dir};
 
-	int result = ask(s->wire, "source", n, ret_err);
+	int result = pull_layer_ask(s->wire, "source", n, ret_err);
 	if (result == 0) {
 		r.queue = pull_queue_new();
-		result = run_both(&r, ret_err);
+		result = pull_queue_run(r.queue, read_layer, unpack, &r, ret_err);
 		pull_queue_free(r.queue);
 	}
 	if (result == 0 && dir < 0)
 		result = pull_layer_report(s->wire, n, &r.unpacked, ret_err);
 	berth_close(r.dir);
 	free(r.unpacked.implied);
-	berth_error_free(r.unpack_err);
 	berth_error_free(r.emit_err);
 	return result < 0 ? berth_error_wrap(ret_err, "layer %zu", n + 1) : 0;
 }
@@ -203,7 +176,7 @@ int pull_copy_into(const struct pull_session *s, size_t n, int dir, struct berth
 static int copy_one(void *arg, size_t n, struct berth_error **ret_err)
 {
 	const struct pull_session *s = arg;
-	return ask(s->wire, "open", n, ret_err) < 0 ? -1 : copy_to(s, n, -1, ret_err);
+	return pull_layer_ask(s->wire, "open", n, ret_err) < 0 ? -1 : copy_to(s, n, -1, ret_err);
 }
 
 int pull_copy_run(const struct pull_session *s, size_t n, struct berth_error **ret_err)

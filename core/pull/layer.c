@@ -21,6 +21,7 @@ struct run {
 	enum pull_whiteout whiteout;
 	struct pull_queue *queue;
 	/* the reading side */
+	struct pull_source *source;
 	struct pull_decoder *decoder;
 	struct pull_hasher *blob;
 	struct pull_kept *kept; /* or NULL */
@@ -29,7 +30,6 @@ struct run {
 	/* the unpacking side */
 	struct pull_hasher *tar;
 	struct pull_unpacked unpacked;
-	struct berth_error *unpack_err;
 };
 
 static int tell(struct run *r, struct berth_error **ret_err)
@@ -125,12 +125,13 @@ static int wrap(struct run *r, bool before, struct berth_error **ret_err)
 	return pull_decoder_feed(r->decoder, part, len, ret_err);
 }
 
-static int read_blob(struct run *r, struct pull_source *source, struct berth_error **ret_err)
+static int read_blob(void *arg, struct berth_error **ret_err)
 {
+	struct run *r = arg;
 	int result = wrap(r, true, ret_err);
 
 	if (result == 0)
-		result = stream_blob(r, source, ret_err);
+		result = stream_blob(r, r->source, ret_err);
 	if (result < 0)
 		pull_kept_mark(r->kept, r->blob);
 	/* A wrong digest is the cause, a stream that does not decompress its effect. */
@@ -158,8 +159,9 @@ static int mark_opaque(void *arg, int dirfd, struct berth_error **ret_err)
 	        json_pack("{s:s, s:I}", "t", "opaque", "n", (json_int_t)r->l->n), dirfd, ret_err);
 }
 
-static int unpack(struct run *r, struct berth_error **ret_err)
+static int unpack(void *arg, struct berth_error **ret_err)
 {
+	struct run *r = arg;
 	struct pull_unpack_opts o = {
 	        .tree = {.whiteout = r->whiteout, .opaque = mark_opaque, .arg = r},
 	        .read = next_piece,
@@ -187,14 +189,6 @@ static int unpack(struct run *r, struct berth_error **ret_err)
 	return 0;
 }
 
-static void *unpack_thread(void *arg)
-{
-	struct run *r = arg;
-	(void)unpack(r, &r->unpack_err);
-	pull_queue_stop(r->queue);
-	return NULL;
-}
-
 int pull_layer_report(struct pull_wire *wire, size_t n, const struct pull_unpacked *u,
         struct berth_error **ret_err)
 {
@@ -207,27 +201,7 @@ int pull_layer_report(struct pull_wire *wire, size_t n, const struct pull_unpack
 	return pull_wire_send_memfd(wire, p, "berth-implied", u->implied, u->implied_len, ret_err);
 }
 
-static int run_both(struct run *r, struct pull_source *source, struct berth_error **ret_err)
-{
-	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
-	pthread_t thread;
-
-	int e = pthread_create(&thread, NULL, unpack_thread, r);
-	if (e != 0)
-		return berth_error_errno(ret_err, e, "start a thread");
-	int result = read_blob(r, source, &err);
-	pull_queue_end(r->queue, result < 0);
-	pthread_join(thread, NULL);
-	/* What ended the other side is the cause; that it was ended is not. */
-	if (r->unpack_err &&
-	        (!err || (err->code == BERTH_CANCELLED && r->unpack_err->code != BERTH_CANCELLED)))
-		return berth_error_move(ret_err, &r->unpack_err);
-	if (err)
-		return berth_error_move(ret_err, &err);
-	return pull_layer_report(r->wire, r->l->n, &r->unpacked, ret_err);
-}
-
-static int ask(struct pull_wire *wire, const char *what, size_t n, struct berth_error **ret_err)
+int pull_layer_ask(struct pull_wire *wire, const char *what, size_t n, struct berth_error **ret_err)
 {
 	return pull_wire_send(
 	        wire, json_pack("{s:s, s:I}", "t", what, "n", (json_int_t)n), -1, ret_err);
@@ -236,17 +210,19 @@ static int ask(struct pull_wire *wire, const char *what, size_t n, struct berth_
 int pull_layer_run(const struct pull_layer *l, struct pull_source *source, struct pull_wire *wire,
         enum pull_whiteout whiteout, struct berth_error **ret_err)
 {
-	struct run r = {.l = l, .wire = wire, .whiteout = whiteout};
+	struct run r = {.l = l, .wire = wire, .whiteout = whiteout, .source = source};
 
-	int result = ask(wire, "open", l->n, ret_err);
+	int result = pull_layer_ask(wire, "open", l->n, ret_err);
 	if (result == 0 && source->remote)
-		result = ask(wire, "fetch", l->n, ret_err);
+		result = pull_layer_ask(wire, "fetch", l->n, ret_err);
 	if (result == 0) {
 		r.queue = pull_queue_new();
 		r.decoder = pull_decoder_new(r.queue);
 		r.blob = pull_hasher_new();
 		r.tar = pull_hasher_new();
-		result = run_both(&r, source, ret_err);
+		result = pull_queue_run(r.queue, read_blob, unpack, &r, ret_err);
+		if (result == 0)
+			result = pull_layer_report(wire, l->n, &r.unpacked, ret_err);
 		pull_decoder_free(r.decoder);
 		pull_kept_free(r.kept);
 		pull_hasher_free(r.blob);
@@ -254,7 +230,6 @@ int pull_layer_run(const struct pull_layer *l, struct pull_source *source, struc
 		pull_queue_free(r.queue);
 	}
 	free(r.unpacked.implied);
-	berth_error_free(r.unpack_err);
 	berth_error_free(r.feed_err);
 	if (result < 0)
 		berth_error_wrap(ret_err, "layer %zu %s", l->n + 1,

@@ -22,6 +22,9 @@ struct pull_layer {
 int pull_layer_run(const struct pull_layer *l, struct pull_source *source, struct pull_wire *wire,
         enum pull_whiteout whiteout, struct berth_error **ret_err) BERTH_MUST_CHECK;
 
+/* Tells berthd that something is wanted of layer n: "open", "fetch", "source". */
+int pull_layer_ask(
+        struct pull_wire *wire, const char *what, size_t n, struct berth_error **ret_err);
 /* Tells berthd that the layer is unpacked. */
 int pull_layer_report(struct pull_wire *wire, size_t n, const struct pull_unpacked *u,
         struct berth_error **ret_err) BERTH_MUST_CHECK;

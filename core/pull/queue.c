@@ -107,3 +107,39 @@ void pull_queue_stop(struct pull_queue *q)
 	pthread_cond_signal(&q->changed);
 	pthread_mutex_unlock(&q->lock);
 }
+
+struct reader {
+	struct pull_queue *queue;
+	int (*drain)(void *arg, struct berth_error **ret_err);
+	void *arg;
+	struct berth_error *err;
+};
+
+static void *reader_thread(void *arg)
+{
+	struct reader *r = arg;
+	(void)!r->drain(r->arg, &r->err); /* told by err */
+	pull_queue_stop(r->queue);
+	return NULL;
+}
+
+int pull_queue_run(struct pull_queue *q, int (*fill)(void *arg, struct berth_error **ret_err),
+        int (*drain)(void *arg, struct berth_error **ret_err), void *arg,
+        struct berth_error **ret_err)
+{
+	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+	struct reader r = {.queue = q, .drain = drain, .arg = arg};
+	pthread_t thread;
+
+	int e = pthread_create(&thread, NULL, reader_thread, &r);
+	if (e != 0)
+		return berth_error_errno(ret_err, e, "start a thread");
+	int result = fill(arg, &err);
+	pull_queue_end(q, result < 0);
+	pthread_join(thread, NULL);
+	/* What ended the other side is the cause; that it was ended is not. */
+	if (r.err && (!err || (err->code == BERTH_CANCELLED && r.err->code != BERTH_CANCELLED)))
+		return berth_error_move(ret_err, &r.err);
+	berth_error_free(r.err);
+	return err ? berth_error_move(ret_err, &err) : 0;
+}

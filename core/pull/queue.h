@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "base/error.h"
+
 struct pull_queue;
 
 struct pull_queue *pull_queue_new(void); /* never NULL */
@@ -23,5 +25,12 @@ void pull_queue_end(struct pull_queue *q, bool failed);
 ssize_t pull_queue_read(struct pull_queue *q, const void **ret);
 /* Reader: reads no more; the writer's reserve gives NULL from now on. */
 void pull_queue_stop(struct pull_queue *q);
+
+/* Runs both sides to their end: `fill`, the writer, here, `drain` on a thread of its own; the queue
+ * is ended for the one and stopped for the other. Where both fail, the error that is the cause is
+ * returned. */
+int pull_queue_run(struct pull_queue *q, int (*fill)(void *arg, struct berth_error **ret_err),
+        int (*drain)(void *arg, struct berth_error **ret_err), void *arg,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
 
 #endif
