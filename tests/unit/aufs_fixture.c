@@ -19,8 +19,6 @@
 
 int no_root, no_aufs;
 char dir[] = "/tmp/berth-aufs-XXXXXX";
-char *state, *target;
-struct testhost *h;
 
 static int kernel_has_aufs(void)
 {
@@ -76,39 +74,6 @@ int aufs_teardown(void **s)
 	return berth_rm_tree(AT_FDCWD, state);
 }
 
-const struct berth_storage_ops *ops(void)
-{
-	return testhost_plugin(h)->storage;
-}
-
-struct berth_snap_args args(const char *key, const char *parent, const char *name)
-{
-	return (struct berth_snap_args){
-	        .size = sizeof(struct berth_snap_args), .key = key, .parent = parent, .name = name};
-}
-
-void put_in(const char *d, const char *name, const char *text)
-{
-	_cleanup_free_ char *p = berth_asprintf("%s/%s", d, name);
-	_cleanup_close_ int fd = open(p, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	assert_true(fd >= 0);
-	assert_int_equal(berth_write_all(fd, text, strlen(text)), 0);
-}
-
-void assert_in(const char *d, const char *name, const char *want)
-{
-	_cleanup_free_ char *p = berth_asprintf("%s/%s", d, name), *got = NULL;
-	int r = berth_read_file(AT_FDCWD, p, 4096, &got, NULL);
-
-	if (!want) {
-		assert_int_equal(r, -ENOENT);
-		return;
-	}
-	if (r < 0)
-		fail_msg("%s: %s", p, strerror(-r));
-	assert_string_equal(got, want);
-}
-
 void run(const char *in, const char *command)
 {
 	_cleanup_free_ char *line = berth_asprintf("cd '%s' && { %s; }", in, command);
@@ -154,13 +119,6 @@ void commit(const char *key, const char *name)
 	OK(op, ops()->commit(op, testhost_self(h), &a));
 }
 
-void remove_snap(const char *key)
-{
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	struct berth_snap_args a = args(key, NULL, NULL);
-	OK(op, ops()->remove(op, testhost_self(h), &a));
-}
-
 int try_mount(const struct berth_mounts_result *r, struct berth_error **ret_err)
 {
 	return berth_mount_apply(r, target, ret_err);
@@ -177,12 +135,5 @@ void mount_snap(enum how how, const char *key, const char *parent)
 	               : how == VIEW ? ops()->view
 	                             : ops()->mounts)(op, testhost_self(h), &a, &r));
 	if (try_mount(&r, &err) < 0)
-		fail_msg("%s", err->msg);
-}
-
-void unmount(void)
-{
-	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
-	if (berth_umount(target, false, &err) < 0)
 		fail_msg("%s", err->msg);
 }

@@ -7,14 +7,12 @@
 #include <string.h>
 
 #include "base/error.h"
-#include "testhost.h"
+#include "storage_fixture.h"
 
 #define LAYERS_MAX 126
 
 extern int no_root, no_aufs;
 extern char dir[]; /* the tmpfs */
-extern char *state, *target;
-extern struct testhost *h;
 
 #define NEED_ROOT()             \
 	do {                    \
@@ -31,20 +29,14 @@ int aufs_group_setup(void **s);
 int aufs_group_teardown(void **s);
 int aufs_teardown(void **s);
 void start(const char *plugin, const char *config);
-const struct berth_storage_ops *ops(void);
-struct berth_snap_args args(const char *key, const char *parent, const char *name);
-void put_in(const char *d, const char *name, const char *text);
-void assert_in(const char *d, const char *name, const char *want); /* NULL: not there */
-void run(const char *in, const char *command);                     /* must succeed */
+void run(const char *in, const char *command); /* must succeed */
 /* A committed layer; `command` fills it. */
 void make_layer(const char *name, const char *parent, const char *command);
 /* n layers, each with a file of its own; returns the top one's name (the caller frees it). */
 char *make_chain(int n);
 void commit(const char *key, const char *name);
-void remove_snap(const char *key);
 int try_mount(const struct berth_mounts_result *r, struct berth_error **ret_err);
 enum how { PREPARE, VIEW, MOUNTS };
 void mount_snap(enum how how, const char *key, const char *parent);
-void unmount(void);
 
 #endif

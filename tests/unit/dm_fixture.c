@@ -2,8 +2,6 @@
 
 const char *lacking;
 char dir[] = "/var/tmp/berth-dm-XXXXXX";
-char *state, *target;
-struct testhost *h;
 
 /* ---- the outside ---- */
 
@@ -169,17 +167,6 @@ void restart(const char *config)
 	start(config);
 }
 
-const struct berth_storage_ops *ops(void)
-{
-	return testhost_plugin(h)->storage;
-}
-
-struct berth_snap_args args(const char *key, const char *parent, const char *name)
-{
-	return (struct berth_snap_args){
-	        .size = sizeof(struct berth_snap_args), .key = key, .parent = parent, .name = name};
-}
-
 void do_mount(const struct berth_mounts_result *m)
 {
 	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
@@ -223,14 +210,6 @@ void commit(const char *key, const char *name)
 	struct berth_snap_args a = args(key, NULL, name);
 
 	OK(op, ops()->commit(op, testhost_self(h), &a));
-}
-
-void remove_snap(const char *key)
-{
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	struct berth_snap_args a = args(key, NULL, NULL);
-
-	OK(op, ops()->remove(op, testhost_self(h), &a));
 }
 
 struct berth_snap_info stat_snap(const char *key)

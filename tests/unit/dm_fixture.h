@@ -23,16 +23,14 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "mount/mount.h"
-#include "testhost.h"
+#include "storage_fixture.h"
 
 #define PLUGIN BERTH_TEST_PLUGINS "/storage-devmapper/storage-devmapper.so"
 #define LOOP "{\"loop_size\": \"256M\", \"base_size\": \"64M\"}"
 #define MIB (1024ull * 1024)
 
-extern const char *lacking;  /* what this machine lacks, or NULL */
-extern char dir[];           /* of all tests */
-extern char *state, *target; /* the plugin's directory, the place of mounts */
-extern struct testhost *h;
+extern const char *lacking; /* what this machine lacks, or NULL */
+extern char dir[];          /* of all tests */
 
 #define NEED()                  \
 	do {                    \
@@ -55,14 +53,11 @@ void refused(const char *config, berth_status want, const char *part);
 int setup(void **s);
 int teardown(void **s);
 void restart(const char *config);
-const struct berth_storage_ops *ops(void);
-struct berth_snap_args args(const char *key, const char *parent, const char *name);
 void do_mount(const struct berth_mounts_result *m);
 void do_umount(void);
 void take(bool view, uint32_t flags, const char *key, const char *parent);
 void mount_again(const char *key);
 void commit(const char *key, const char *name);
-void remove_snap(const char *key);
 struct berth_snap_info stat_snap(const char *key);
 berth_status prepare_only(const char *key, const char *parent, uint64_t size, char **ret_msg);
 void put(const char *name, const char *text);

@@ -17,12 +17,10 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
-#include "testhost.h"
+#include "storage_fixture.h"
 
 #define PLUGIN BERTH_TEST_STORE_DRIVER
-
-static char state[] = "/dev/shm/berth-common-XXXXXX"; /* where a sync costs nothing */
-static struct testhost *h;
+#define STATE "/dev/shm/berth-common-XXXXXX" /* where a sync costs nothing */
 
 static void start(void)
 {
@@ -35,7 +33,7 @@ static void start(void)
 
 static int setup(void **s)
 {
-	memcpy(state + strlen(state) - 6, "XXXXXX", 6);
+	state = berth_strdup(STATE);
 	assert_non_null(mkdtemp(state));
 	start();
 	return 0;
@@ -44,29 +42,9 @@ static int setup(void **s)
 static int teardown(void **s)
 {
 	h = testhost_free(h);
-	return berth_rm_tree(AT_FDCWD, state);
-}
-
-static const struct berth_storage_ops *ops(void)
-{
-	return testhost_plugin(h)->storage;
-}
-
-static struct berth_snap_args args(const char *key, const char *parent, const char *name)
-{
-	return (struct berth_snap_args){
-	        .size = sizeof(struct berth_snap_args), .key = key, .parent = parent, .name = name};
-}
-
-static size_t entries(const char *sub)
-{
-	_cleanup_free_ char *cmd = berth_asprintf("ls -A '%s/%s' | wc -l", state, sub);
-	FILE *p = popen(cmd, "re");
-	size_t n = 0;
-	assert_non_null(p);
-	assert_int_equal(fscanf(p, "%zu", &n), 1);
-	pclose(p);
-	return n;
+	int r = berth_rm_tree(AT_FDCWD, state);
+	free(state);
+	return r;
 }
 
 static void shell(const char *script)
@@ -95,13 +73,6 @@ static void prepare(const char *key, const char *parent)
 	struct berth_mounts_result r = {.size = sizeof(r)};
 	struct berth_snap_args a = args(key, parent, NULL);
 	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
-}
-
-static void remove_snap(const char *key)
-{
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	struct berth_snap_args a = args(key, NULL, NULL);
-	OK(op, ops()->remove(op, testhost_self(h), &a));
 }
 
 static void cleanup(void)

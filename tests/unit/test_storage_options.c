@@ -20,14 +20,12 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "mount/mount.h"
-#include "testhost.h"
+#include "storage_fixture.h"
 
 #define PLUGIN BERTH_TEST_PLUGINS "/storage-overlay/storage-overlay.so"
 
 static bool no_root;
 static char dir[] = "/tmp/berth-options-XXXXXX";
-static char *state, *target;
-static struct testhost *h;
 
 static int setup(void **s)
 {
@@ -81,11 +79,6 @@ static void refused(const char *config, berth_status status, const char *part)
 	if (st != status || !strstr(msg, part))
 		fail_msg("%s: %d %s", config, (int)st, msg);
 	testhost_kill(bad);
-}
-
-static const struct berth_storage_ops *ops(void)
-{
-	return testhost_plugin(h)->storage;
 }
 
 /* A committed layer made by a line of shell in its directory. */

@@ -21,15 +21,13 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "mount/mount.h"
-#include "testhost.h"
+#include "storage_fixture.h"
 
 #define PLUGIN BERTH_TEST_PLUGINS "/storage-overlay/storage-overlay.so"
 #define LAYERS 250
 
 static int no_root;
 static char dir[] = "/tmp/berth-overlay-XXXXXX";
-static char *state, *target;
-static struct testhost *h;
 
 static int group_setup(void **s)
 {
@@ -94,42 +92,6 @@ static void restart(void)
 			skip(); \
 	} while (0)
 
-static const struct berth_storage_ops *ops(void)
-{
-	return testhost_plugin(h)->storage;
-}
-
-static struct berth_snap_args args(const char *key, const char *parent, const char *name)
-{
-	return (struct berth_snap_args){
-	        .size = sizeof(struct berth_snap_args), .key = key, .parent = parent, .name = name};
-}
-
-static void put_file(const char *path, const char *text)
-{
-	_cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-	assert_true(fd >= 0);
-	assert_int_equal(berth_write_all(fd, text, strlen(text)), 0);
-}
-
-static void put_in(const char *d, const char *name, const char *text)
-{
-	_cleanup_free_ char *p = berth_asprintf("%s/%s", d, name);
-	put_file(p, text);
-}
-
-static void assert_in(const char *d, const char *name, const char *want)
-{
-	_cleanup_free_ char *p = berth_asprintf("%s/%s", d, name), *got = NULL;
-	int r = berth_read_file(AT_FDCWD, p, 4096, &got, NULL);
-	if (!want) {
-		assert_int_equal(r, -ENOENT);
-		return;
-	}
-	assert_int_equal(r, 0);
-	assert_string_equal(got, want);
-}
-
 /* A committed layer with a file of its own. */
 static void make_layer(const char *name, const char *parent, const char *file, const char *text)
 {
@@ -145,78 +107,6 @@ static void make_layer(const char *name, const char *parent, const char *file, c
 	put_in(r.mounts[0]->source, file, text);
 	a = args(key, parent, name);
 	OK(op, ops()->commit(op, testhost_self(h), &a));
-}
-
-static void mount_result(const struct berth_mounts_result *r)
-{
-	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
-	if (berth_mount_apply(r, target, &err) < 0)
-		fail_msg("%s", err->msg);
-}
-
-static void unmount(void)
-{
-	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
-	if (berth_umount(target, false, &err) < 0)
-		fail_msg("%s", err->msg);
-}
-
-static void prepare_and_mount(const char *key, const char *parent)
-{
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	struct berth_mounts_result r = {.size = sizeof(r)};
-	struct berth_snap_args a = args(key, parent, NULL);
-
-	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
-	mount_result(&r);
-}
-
-static void remount(const char *key)
-{
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	struct berth_mounts_result r = {.size = sizeof(r)};
-	struct berth_snap_args a = args(key, NULL, NULL);
-
-	OK(op, ops()->mounts(op, testhost_self(h), &a, &r));
-	mount_result(&r);
-}
-
-static void remove_snap(const char *key)
-{
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	struct berth_snap_args a = args(key, NULL, NULL);
-	OK(op, ops()->remove(op, testhost_self(h), &a));
-}
-
-static uint32_t count(uint32_t kind)
-{
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	struct berth_snap_list l = {.size = sizeof(l)};
-	uint32_t n = 0;
-
-	OK(op, ops()->list(op, testhost_self(h), &l));
-	for (uint32_t i = 0; i < l.n; i++)
-		n += l.snaps[i]->kind == kind;
-	return n;
-}
-
-static size_t entries(const char *sub)
-{
-	_cleanup_free_ char *cmd = berth_asprintf("ls -A '%s/%s' | wc -l", state, sub);
-	FILE *p = popen(cmd, "re");
-	size_t n = 0;
-	assert_non_null(p);
-	assert_int_equal(fscanf(p, "%zu", &n), 1);
-	pclose(p);
-	return n;
-}
-
-/* What a remove had no time for is deleted in the background. */
-static void await_empty_trash(void)
-{
-	for (int i = 0; i < 200 && entries("trash") > 0; i++)
-		testhost_dispatch(h, 50);
-	assert_int_equal(entries("trash"), 0);
 }
 
 static void layers_come_in_any_order_and_compose(void **s)

@@ -19,15 +19,13 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "mount/mount.h"
-#include "testhost.h"
+#include "storage_fixture.h"
 
 #define PLUGIN BERTH_TEST_PLUGINS "/storage-overlay/storage-overlay.so"
 #define LIMIT (8u << 20)
 
 static bool no_root;
 static char dir[] = "/tmp/berth-quota-XXXXXX";
-static char *state, *target;
-static struct testhost *h;
 
 static int run(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 static int run(const char *fmt, ...)
@@ -99,17 +97,6 @@ static int end(void **s)
 	return 0;
 }
 
-static const struct berth_storage_ops *ops(void)
-{
-	return testhost_plugin(h)->storage;
-}
-
-static struct berth_snap_args args(const char *key, const char *parent, const char *name)
-{
-	return (struct berth_snap_args){
-	        .size = sizeof(struct berth_snap_args), .key = key, .parent = parent, .name = name};
-}
-
 static void make_layer(const char *name)
 {
 	_cleanup_op_ struct berth_op *op = testop_new(h);
@@ -137,20 +124,6 @@ static void prepare(const char *key, uint64_t bytes, uint64_t inodes)
 	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
 	if (berth_mount_apply(&r, target, &err) < 0)
 		fail_msg("%s", err->msg);
-}
-
-static void unmount(void)
-{
-	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
-	if (berth_umount(target, false, &err) < 0)
-		fail_msg("%s", err->msg);
-}
-
-static void remove_snap(const char *key)
-{
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	struct berth_snap_args a = args(key, NULL, NULL);
-	OK(op, ops()->remove(op, testhost_self(h), &a));
 }
 
 /* How many bytes go into `name` until it is full; -1 where nothing stops it at `most`. */
