@@ -118,6 +118,10 @@ struct flight {
 struct flight *flight_start(struct session *s, enum berth_opcode op, const char *object,
         const void *in, void *out, void (*then)(struct flight *f), void *arg);
 void flight_end(struct flight *f); /* after it is done */
+/* One op that is given up after so long, by a cancel or (`deadline`) because its time is over: it
+ * is back within 2 s, and done, CANCELLED or DEADLINE_EXCEEDED, or the test fails. The code. */
+int op_interrupted(struct session *s, enum berth_opcode op, const char *object, const void *in,
+        void *out, uint64_t after_ns, bool deadline);
 /* One op to its end: a berth_code, 0 = OK. What `out` points to is good until the next one. */
 int op(struct session *s, enum berth_opcode opcode, const char *object, const void *in, void *out);
 bool has(const struct session *s, enum berth_opcode opcode);

@@ -27,5 +27,8 @@ bool ctr_wait(struct session *s, const char *id, uint32_t status, unsigned int m
 /* Has it a process? The ones of a fake have none. */
 bool ctr_real(struct session *s, const char *id);
 void runtime_sweep(struct session *s);
+/* A session with an instance that has no containers, and the end of it. */
+void runtime_begin(struct session *s);
+void runtime_end(struct session *s);
 
 #endif

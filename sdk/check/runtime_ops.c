@@ -224,3 +224,16 @@ void runtime_sweep(struct session *s)
 	}
 	fail("list is not empty after 100 removals");
 }
+
+void runtime_begin(struct session *s)
+{
+	runtime_files(s);
+	session_start(s);
+	runtime_sweep(s);
+}
+
+void runtime_end(struct session *s)
+{
+	runtime_sweep(s);
+	session_stop(s);
+}

@@ -9,6 +9,8 @@
 #include "loop/child.h"
 #include "monitor/host.h"
 
+#define BACK_MS 2000 /* after a cancel */
+
 #define GIVE_UP_MS 100000
 
 static void on_event(struct berth_instance *i, const struct berth_event *ev, void *arg)
@@ -198,6 +200,30 @@ void flight_end(struct flight *f)
 	berth_cancel_unref(f->cancel);
 	free(f->msg);
 	free(f);
+}
+
+int op_interrupted(struct session *s, enum berth_opcode opcode, const char *object, const void *in,
+        void *out, uint64_t after_ns, bool deadline)
+{
+	s->deadline_ns = deadline ? after_ns : 0;
+	struct flight *f = flight_start(s, opcode, object, in, out, NULL, NULL);
+	s->deadline_ns = 0;
+	uint64_t until = berth_now_ns() + after_ns;
+	while (!f->done && berth_now_ns() < until)
+		session_idle(s, 0);
+	uint64_t then = berth_now_ns();
+	berth_cancel_set(f->cancel);
+	bool back = session_wait(s, &f->done, BACK_MS * 10);
+	uint64_t ms = (berth_now_ns() - then) / 1000000;
+	expect(back && ms < BACK_MS, "%s of %s returned %llu ms after it was %s",
+	        berth_op_name(opcode), object, (unsigned long long)ms,
+	        deadline ? "out of time" : "cancelled");
+	int code = f->code;
+	if (code && code != BERTH_CANCELLED && code != BERTH_DEADLINE_EXCEEDED)
+		fail("%s of %s: %s: %s", berth_op_name(opcode), object,
+		        berth_code_name((enum berth_code)code), f->msg);
+	flight_end(f);
+	return code;
 }
 
 int op(struct session *s, enum berth_opcode opcode, const char *object, const void *in, void *out)

@@ -65,24 +65,8 @@ static void interrupted(struct session *s)
 		struct berth_net_result r = {.size = sizeof(r)};
 		pod_make(s, &p, "pod-1");
 		struct berth_net_args a = pod_args(&p);
-		uint64_t after = any_number(40000) * 1000ull + 1;
-		s->deadline_ns = i % 2 ? after : 0;
-		struct flight *f =
-		        flight_start(s, BERTH_OP_NETWORK_ATTACH, p.id, &a, &r, NULL, NULL);
-		s->deadline_ns = 0;
-		uint64_t until = berth_now_ns() + after;
-		while (!f->done && berth_now_ns() < until)
-			session_idle(s, 0);
-		uint64_t then = berth_now_ns();
-		berth_cancel_set(f->cancel);
-		bool back = session_wait(s, &f->done, 20000);
-		expect(back && berth_now_ns() - then < 2000000000ull,
-		        "attach returned %llu ms after it was %s",
-		        (unsigned long long)(berth_now_ns() - then) / 1000000,
-		        i % 2 ? "out of time" : "cancelled");
-		if (f->code && f->code != BERTH_CANCELLED && f->code != BERTH_DEADLINE_EXCEEDED)
-			fail("attach: %s: %s", berth_code_name((enum berth_code)f->code), f->msg);
-		flight_end(f);
+		(void)op_interrupted(s, BERTH_OP_NETWORK_ATTACH, p.id, &a, &r,
+		        any_number(40000) * 1000ull + 1, i % 2);
 		must_detach(s, &p);
 		pod_gone(&p);
 	}

@@ -12,24 +12,11 @@
 #define EVENT_MS 10000
 #define OUTPUT_MAX BERTH_KIB(64)
 
-static void begin(struct session *s)
-{
-	runtime_files(s);
-	session_start(s);
-	runtime_sweep(s);
-}
-
-static void end(struct session *s)
-{
-	runtime_sweep(s);
-	session_stop(s);
-}
-
 static void life(struct session *s)
 {
 	struct berth_ctr_state st;
 
-	begin(s);
+	runtime_begin(s);
 	ctr_bundle(s, "c1", SLEEPS);
 	ended(s, ctr_op(s, BERTH_OP_RUNTIME_CREATE, "c1"), OK, "c1", "create");
 	expect(ctr_status(s, "c1") == BERTH_ST_CREATED, "after create its state is %u",
@@ -53,14 +40,14 @@ static void life(struct session *s)
 	expect(ctr_listed(s, "c1"), "list does not have what has stopped");
 	ended(s, ctr_op(s, BERTH_OP_RUNTIME_REMOVE, "c1"), OK, "c1", "remove");
 	expect(ctr_status(s, "c1") == 0 && !ctr_listed(s, "c1"), "after its removal it is there");
-	end(s);
+	runtime_end(s);
 }
 
 static void exit_code(struct session *s)
 {
 	struct berth_ctr_state st;
 
-	begin(s);
+	runtime_begin(s);
 	ctr_run(s, "probe", SLEEPS);
 	if (!ctr_real(s, "probe"))
 		skip("its containers have no processes");
@@ -71,14 +58,14 @@ static void exit_code(struct session *s)
 	                st.exit.code == 3,
 	        "it exited with 3, and state says %u: %u %d", st.status, st.exit.flags,
 	        st.exit.code);
-	end(s);
+	runtime_end(s);
 }
 
 static void signals(struct session *s)
 {
 	struct berth_ctr_state st;
 
-	begin(s);
+	runtime_begin(s);
 	ctr_run(s, "c1", "trap 'exit 9' TERM; while :; do sleep 0.05; done");
 	session_idle(s, 200);
 	ended(s, ctr_kill(s, "c1", SIGTERM), OK, "c1", "kill");
@@ -87,14 +74,14 @@ static void signals(struct session *s)
 	expect(st.exit.code == 9 || (st.exit.flags & BERTH_EXIT_SIGNALLED),
 	        "it exited with 9, and state says %d", st.exit.code);
 	ended(s, ctr_kill(s, "c1", SIGTERM), OK, "c1", "kill of what has stopped");
-	end(s);
+	runtime_end(s);
 }
 
 static void output(struct session *s)
 {
 	_cleanup_free_ char *path = berth_asprintf("%s/ctrs/c1/log", s->dir), *text = NULL;
 
-	begin(s);
+	runtime_begin(s);
 	ctr_run(s, "probe", SLEEPS);
 	if (!ctr_real(s, "probe"))
 		skip("its containers have no processes");
@@ -104,7 +91,7 @@ static void output(struct session *s)
 	expect(r == 0, "its log: %s", strerror(-r));
 	expect(strstr(text, "stdout F to the log") && strstr(text, "stderr F and errors"),
 	        "its log has no CRI lines of its output: \"%.200s\"", text);
-	end(s);
+	runtime_end(s);
 }
 
 static void close_io(struct berth_stdio *io)
@@ -147,7 +134,7 @@ static void exec(struct session *s)
 {
 	struct berth_stdio io;
 
-	begin(s);
+	runtime_begin(s);
 	ctr_run(s, "c1", SLEEPS);
 	for (int i = 0; i < 3; i++) {
 		_cleanup_free_ char *out = NULL, *err = NULL, *id = berth_asprintf("e%d", i);
@@ -160,7 +147,7 @@ static void exec(struct session *s)
 		exited_with(s, id, 5);
 		close_io(&io);
 	}
-	end(s);
+	runtime_end(s);
 }
 
 static void exec_stdin(struct session *s)
@@ -168,7 +155,7 @@ static void exec_stdin(struct session *s)
 	struct berth_stdio io;
 	_cleanup_free_ char *out = NULL;
 
-	begin(s);
+	runtime_begin(s);
 	ctr_run(s, "c1", SLEEPS);
 	exec_in(s, "e1", "cat", BERTH_IO_STDIN, &io);
 	expect(io.in_fd >= 0, "exec gave no stdin");
@@ -178,12 +165,12 @@ static void exec_stdin(struct session *s)
 	        "cat gave \"%s\"", out ? out : "");
 	exited_with(s, "e1", 0);
 	close_io(&io);
-	end(s);
+	runtime_end(s);
 }
 
 static void paused(struct session *s)
 {
-	begin(s);
+	runtime_begin(s);
 	if (!has(s, BERTH_OP_RUNTIME_PAUSE) || !has(s, BERTH_OP_RUNTIME_RESUME))
 		skip("it has no pause and resume");
 	ctr_run(s, "c1", SLEEPS);
@@ -196,14 +183,14 @@ static void paused(struct session *s)
 	ended(s, ctr_op(s, BERTH_OP_RUNTIME_RESUME, "c1"), OK, "c1", "resume");
 	expect(ctr_status(s, "c1") == BERTH_ST_RUNNING, "after resume its state is %u",
 	        ctr_status(s, "c1"));
-	end(s);
+	runtime_end(s);
 }
 
 static void info(struct session *s)
 {
 	struct berth_runtime_info i = {.size = sizeof(i)};
 
-	begin(s);
+	runtime_begin(s);
 	if (!has(s, BERTH_OP_RUNTIME_INFO))
 		skip("it has no info");
 	ended(s, op(s, BERTH_OP_RUNTIME_INFO, NULL, NULL, &i), OK, NULL, "info");
@@ -211,7 +198,7 @@ static void info(struct session *s)
 	expect(json_is_object(j) && json_is_string(json_object_get(j, "ociVersionMax")),
 	        "info is no OCI features object: %.100s", i.features_json ? i.features_json : "");
 	json_decref(j);
-	end(s);
+	runtime_end(s);
 }
 
 static void many_listed(struct session *s)
@@ -219,7 +206,7 @@ static void many_listed(struct session *s)
 	enum { N = 6 };
 	char id[16];
 
-	begin(s);
+	runtime_begin(s);
 	for (int i = 0; i < N; i++) {
 		snprintf(id, sizeof(id), "c%d", i);
 		ctr_run(s, id, SLEEPS);
@@ -235,7 +222,7 @@ static void many_listed(struct session *s)
 		expect(st == (i % 2 ? BERTH_ST_RUNNING : BERTH_ST_STOPPED),
 		        "the state of '%s' is %u", id, st);
 	}
-	end(s);
+	runtime_end(s);
 }
 
 static void tour(struct session *s, unsigned int round)

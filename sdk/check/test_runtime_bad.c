@@ -13,24 +13,11 @@
 #define STATE BIT(BERTH_FAILED_PRECONDITION)
 #define WORDS BIT(BERTH_UNKNOWN) /* a program's, which mean what they say */
 
-static void begin(struct session *s)
-{
-	runtime_files(s);
-	session_start(s);
-	runtime_sweep(s);
-}
-
-static void end(struct session *s)
-{
-	runtime_sweep(s);
-	session_stop(s);
-}
-
 static void unknown(struct session *s)
 {
 	struct berth_ctr_state st;
 
-	begin(s);
+	runtime_begin(s);
 	ended(s, ctr_state(s, "nobody", &st), MISSING, "nobody", "state of what is not there");
 	ended(s, ctr_op(s, BERTH_OP_RUNTIME_START, "nobody"), MISSING, "nobody",
 	        "start of what is not there");
@@ -39,12 +26,12 @@ static void unknown(struct session *s)
 	ended(s, ctr_op(s, BERTH_OP_RUNTIME_REMOVE, "nobody"), OK, "nobody",
 	        "remove of what is not there");
 	expect(!ctr_listed(s, "nobody"), "what failed left something");
-	end(s);
+	runtime_end(s);
 }
 
 static void wrong_state(struct session *s)
 {
-	begin(s);
+	runtime_begin(s);
 	ctr_run(s, "c1", SLEEPS);
 	ended(s, ctr_op(s, BERTH_OP_RUNTIME_CREATE, "c1"), EXISTS, "c1", "create of what is there");
 	expect(ctr_status(s, "c1") == BERTH_ST_RUNNING, "a create that failed harmed it");
@@ -70,12 +57,12 @@ static void wrong_state(struct session *s)
 	        "an exec that failed gave descriptors");
 	ended(s, ctr_op(s, BERTH_OP_RUNTIME_REMOVE, "c1"), OK, "c1", "remove");
 	ended(s, ctr_op(s, BERTH_OP_RUNTIME_REMOVE, "c1"), OK, "c1", "the second remove");
-	end(s);
+	runtime_end(s);
 }
 
 static void bundles(struct session *s)
 {
-	begin(s);
+	runtime_begin(s);
 	ended(s, ctr_op(s, BERTH_OP_RUNTIME_CREATE, "nobundle"), ~OK, "nobundle",
 	        "create without a bundle");
 	expect(!ctr_listed(s, "nobundle") && ctr_status(s, "nobundle") == 0,
@@ -89,7 +76,7 @@ static void bundles(struct session *s)
 	expect(!ctr_listed(s, "broken") && ctr_status(s, "broken") == 0,
 	        "a create that failed left something");
 	ctr_run(s, "broken", SLEEPS); /* the name is free */
-	end(s);
+	runtime_end(s);
 }
 
 static void arguments(struct session *s)
@@ -97,7 +84,7 @@ static void arguments(struct session *s)
 	const char *const odd[] = {NULL, "", "../escape", "a/b"};
 	struct berth_ctr_args a;
 
-	begin(s);
+	runtime_begin(s);
 	ctr_bundle(s, "c1", SLEEPS);
 	for (size_t i = 0; i < BERTH_ARRAY_LEN(odd); i++) {
 		a = ctr_args(s, "c1");
@@ -116,41 +103,24 @@ static void arguments(struct session *s)
 	ended(s, op(s, BERTH_OP_RUNTIME_CREATE, "c1", &a, NULL), INVALID, "c1",
 	        "create with an unknown flag");
 	expect(ctr_status(s, "c1") == 0, "what failed left something");
-	end(s);
+	runtime_end(s);
 }
 
 /* ---- cancel ---- */
 
 static void interrupted(struct session *s)
 {
-	begin(s);
+	runtime_begin(s);
 	for (unsigned int i = 0; i < (check.brief ? 4u : 20u); i++) {
 		ctr_bundle(s, "c1", SLEEPS);
 		struct berth_ctr_args a = ctr_args(s, "c1");
-		bool deadline = i % 2;
-		uint64_t after = any_number(60000) * 1000ull + 1;
-		s->deadline_ns = deadline ? after : 0;
-		struct flight *f =
-		        flight_start(s, BERTH_OP_RUNTIME_CREATE, "c1", &a, NULL, NULL, NULL);
-		s->deadline_ns = 0;
-		uint64_t until = berth_now_ns() + after;
-		while (!f->done && berth_now_ns() < until)
-			session_idle(s, 0);
-		uint64_t then = berth_now_ns();
-		berth_cancel_set(f->cancel);
-		bool back = session_wait(s, &f->done, 20000);
-		expect(back && berth_now_ns() - then < 2000000000ull,
-		        "create returned %llu ms after it was %s",
-		        (unsigned long long)(berth_now_ns() - then) / 1000000,
-		        deadline ? "out of time" : "cancelled");
-		if (f->code && f->code != BERTH_CANCELLED && f->code != BERTH_DEADLINE_EXCEEDED)
-			fail("create: %s: %s", berth_code_name((enum berth_code)f->code), f->msg);
-		flight_end(f);
+		(void)op_interrupted(s, BERTH_OP_RUNTIME_CREATE, "c1", &a, NULL,
+		        any_number(60000) * 1000ull + 1, i % 2);
 		runtime_sweep(s);
 		ended(s, ctr_op(s, BERTH_OP_RUNTIME_REMOVE, "c1"), OK, "c1", "remove");
 	}
 	ctr_run(s, "c1", SLEEPS);
-	end(s);
+	runtime_end(s);
 }
 
 /* ---- many at once ---- */
@@ -206,7 +176,7 @@ static void crowd(struct session *s)
 	char wrong[512] = "";
 	unsigned int left = N;
 
-	begin(s);
+	runtime_begin(s);
 	for (unsigned int i = 0; i < N; i++) {
 		w[i] = (struct walker){
 		        .rounds = check.brief ? 2 : 8, .left = &left, .wrong = wrong};
@@ -219,7 +189,7 @@ static void crowd(struct session *s)
 	}
 	expect(!left, "%u of %d wait for ever", left, N);
 	expect(!*wrong, "%s", wrong);
-	end(s);
+	runtime_end(s);
 }
 
 /* ---- hosts that are killed ---- */

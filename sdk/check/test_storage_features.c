@@ -315,26 +315,8 @@ static void interrupt(struct session *s, unsigned int round, bool deadline)
 	snprintf(key, sizeof(key), "ctr-%u", round);
 	if (!making)
 		desc_free(must_prepare(s, key, "sha256:big"));
-	unsigned int after_us = any_number(check.brief ? 5000 : 20000);
-	s->deadline_ns = deadline ? after_us * 1000ull + 1 : 0;
-	struct flight *f =
-	        flight_start(s, making ? BERTH_OP_STORAGE_PREPARE : BERTH_OP_STORAGE_REMOVE, key,
-	                &a, &r, NULL, NULL);
-	s->deadline_ns = 0;
-	uint64_t until = berth_now_ns() + after_us * 1000ull;
-	while (!f->done && berth_now_ns() < until)
-		session_idle(s, 0);
-	uint64_t cancelled = berth_now_ns();
-	berth_cancel_set(f->cancel);
-	bool back = session_wait(s, &f->done, 20000);
-	uint64_t ms = (berth_now_ns() - cancelled) / 1000000;
-	expect(back && ms < 2000, "%s of %s returned %llu ms after it was %s", berth_op_name(f->op),
-	        key, (unsigned long long)ms, deadline ? "out of time" : "cancelled");
-	int code = f->code;
-	if (code && code != BERTH_CANCELLED && code != BERTH_DEADLINE_EXCEEDED)
-		fail("%s of %s: %s: %s", berth_op_name(f->op), key,
-		        berth_code_name((enum berth_code)code), f->msg);
-	flight_end(f);
+	int code = op_interrupted(s, making ? BERTH_OP_STORAGE_PREPARE : BERTH_OP_STORAGE_REMOVE,
+	        key, &a, &r, any_number(check.brief ? 5000 : 20000) * 1000ull + 1, deadline);
 	if (code == 0)
 		expect(making == (snap_listed(s, key) != NULL), "list is wrong about '%s'", key);
 	if (!snap_listed(s, key))
