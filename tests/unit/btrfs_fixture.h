@@ -151,30 +151,6 @@ static inline void restart(void)
 			skip(); \
 	} while (0)
 
-static inline struct berth_snap_args layer_args(const char *key, const char *parent)
-{
-	struct berth_snap_args a = args(key, parent, NULL);
-	a.flags = BERTH_SNAP_F_LAYER;
-	return a;
-}
-
-/* A committed layer with a file of its own. */
-static inline void make_layer(
-        const char *name, const char *parent, const char *file, const char *text)
-{
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	struct berth_mounts_result r = {.size = sizeof(r)};
-	_cleanup_free_ char *key = berth_asprintf("pull %s", name);
-	struct berth_snap_args a = layer_args(key, parent);
-
-	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
-	assert_int_equal(r.n, 1);
-	assert_string_equal(r.mounts[0]->type, "bind");
-	put_in(r.mounts[0]->source, file, text);
-	a = args(key, parent, name);
-	OK(op, ops()->commit(op, testhost_self(h), &a));
-}
-
 /* What the command prints, a number. */
 static inline uint64_t number(const char *fmt, ...)
 {

@@ -2,8 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
@@ -119,4 +124,117 @@ void await_empty_trash(void)
 	for (int i = 0; i < 200 && entries("trash") > 0; i++)
 		testhost_dispatch(h, 50);
 	assert_int_equal(entries("trash"), 0);
+}
+
+struct berth_snap_args layer_args(const char *key, const char *parent)
+{
+	struct berth_snap_args a = args(key, parent, NULL);
+	a.flags = BERTH_SNAP_F_LAYER;
+	return a;
+}
+
+void make_file_layer(const char *name, const char *parent, const char *file, const char *text)
+{
+	bool detached = testhost_plugin(h)->features & BERTH_F_DETACHED_LAYERS;
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	_cleanup_free_ char *key = berth_asprintf("pull %s", name);
+	struct berth_snap_args a = layer_args(key, detached ? NULL : parent);
+
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	assert_int_equal(r.n, 1);
+	assert_string_equal(r.mounts[0]->type, "bind");
+	put_in(r.mounts[0]->source, file, text);
+	a = args(key, parent, name);
+	OK(op, ops()->commit(op, testhost_self(h), &a));
+}
+
+/* For ever: a chain of layers comes, a container on it, and all goes again. */
+static void churn(void)
+{
+	for (;;) {
+		make_file_layer("sha256:a", NULL, "f", "whole");
+		make_file_layer("sha256:b", "sha256:a", "f", "whole");
+		_cleanup_op_ struct berth_op *op = testop_new(h);
+		struct berth_mounts_result r = {.size = sizeof(r)};
+		struct berth_snap_args a = args("c", "sha256:b", NULL);
+		OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+		remove_snap("c");
+		remove_snap("sha256:b");
+		remove_snap("sha256:a");
+	}
+}
+
+static void clear_all(void)
+{
+	static const char *const order[] = {
+	        "c", "pull sha256:b", "pull sha256:a", "sha256:b", "sha256:a"};
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(order); i++)
+		remove_snap(order[i]);
+}
+
+static void kill_churn(useconds_t after)
+{
+	pid_t pid = fork();
+	int status;
+
+	assert_true(pid >= 0);
+	if (pid == 0)
+		churn();
+	usleep(after);
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+		fail_msg("the churn ended with %x", (unsigned int)status);
+}
+
+void kill_at_any_instant(
+        int rounds, unsigned int most_us, void (*restart)(void), void (*more)(uint32_t n))
+{
+	unsigned int seed = 20261124;
+
+	for (int round = 0; round < rounds; round++) {
+		kill_churn((useconds_t)rand_r(&seed) % most_us);
+		restart();
+		assert_string_equal(testhost_logged(h), "");
+		_cleanup_op_ struct berth_op *op = testop_new(h);
+		struct berth_snap_list l = {.size = sizeof(l)};
+		OK(op, ops()->list(op, testhost_self(h), &l));
+		for (uint32_t i = 0; i < l.n; i++) {
+			if (l.snaps[i]->kind != BERTH_SNAP_COMMITTED)
+				continue;
+			_cleanup_free_ char *fs = berth_asprintf(
+			        "%s/layers/sha256%%3A%s/fs", state, l.snaps[i]->key + 7);
+			assert_in(fs, "f", "whole");
+		}
+		OK(op, ops()->cleanup(op, testhost_self(h)));
+		assert_int_equal(entries("new") + entries("trash"), 0);
+		assert_int_equal(entries("active") + entries("layers"), l.n);
+		if (more)
+			more(l.n);
+		clear_all();
+		await_empty_trash();
+		assert_int_equal(entries("active") + entries("layers"), 0);
+	}
+}
+
+void remove_a_deep_tree(void)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_args a = args("deep", NULL, NULL);
+
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	int at = open(r.mounts[0]->source, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	for (int i = 0; i < 3000; i++) {
+		assert_int_equal(mkdirat(at, "d", 0700), 0);
+		int next = openat(at, "d", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		assert_true(next >= 0);
+		close(at);
+		at = next;
+	}
+	close(at);
+	remove_snap("deep");
+	await_empty_trash();
+	assert_int_equal(entries("active"), 0);
 }

@@ -7,7 +7,7 @@ static void layers_begin_with_their_parents_content(void **s)
 	_cleanup_op_ struct berth_op *op = testop_new(h);
 	struct berth_mounts_result r = {.size = sizeof(r)}, v = {.size = sizeof(v)};
 
-	make_layer("sha256:low", NULL, "gone", "x");
+	make_file_layer("sha256:low", NULL, "gone", "x");
 	struct berth_snap_args a = layer_args("k", "sha256:low");
 	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
 	const char *d = r.mounts[0]->source;
@@ -57,7 +57,7 @@ static void commit_into_a_taken_name_says_so(void **s)
 	_cleanup_op_ struct berth_op *op = testop_new(h);
 	struct berth_mounts_result r = {.size = sizeof(r)};
 
-	make_layer("sha256:a", NULL, "f", "1");
+	make_file_layer("sha256:a", NULL, "f", "1");
 	struct berth_snap_args a = layer_args("again", NULL);
 	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
 	FAILS(op, ops()->prepare(op, testhost_self(h), &a, &r), BERTH_E_EXISTS, "again");
@@ -77,8 +77,8 @@ static void a_layer_in_use_is_not_removed(void **s)
 	_cleanup_op_ struct berth_op *op = testop_new(h);
 	struct berth_mounts_result r = {.size = sizeof(r)};
 
-	make_layer("sha256:a", NULL, "f", "1");
-	make_layer("sha256:b", "sha256:a", "g", "2");
+	make_file_layer("sha256:a", NULL, "f", "1");
+	make_file_layer("sha256:b", "sha256:a", "g", "2");
 	struct berth_snap_args a = args("v", "sha256:b", NULL);
 	OK(op, ops()->view(op, testhost_self(h), &a, &r));
 	a = args("sha256:b", NULL, NULL);
@@ -108,11 +108,11 @@ static void bad_arguments_are_named(void **s)
 	a.inode_limit = 1;
 	FAILS(op, o->prepare(op, self, &a, &r), BERTH_E_UNIMPLEMENTED, "inodes");
 	a = args("sha256:a", NULL, NULL);
-	make_layer("sha256:a", NULL, "f", "1");
+	make_file_layer("sha256:a", NULL, "f", "1");
 	FAILS(op, o->mounts(op, self, &a, &r), BERTH_E_PRECONDITION, "sha256:a");
 	/* A name is a name, not a way out. */
-	make_layer("../../../etc", NULL, "passwd", "x");
-	make_layer("..", NULL, "f", "x");
+	make_file_layer("../../../etc", NULL, "passwd", "x");
+	make_file_layer("..", NULL, "f", "x");
 	assert_int_equal(entries("layers"), 3);
 	assert_int_equal(entries("new") + entries("active"), 0);
 	restart();
@@ -127,7 +127,7 @@ static void many_layers(void **s)
 	for (int i = 0; i < LAYERS; i++) {
 		char *name = berth_asprintf("sha256:%064d", i);
 		_cleanup_free_ char *file = berth_asprintf("f%d", i);
-		make_layer(name, parent, file, file);
+		make_file_layer(name, parent, file, file);
 		free(parent);
 		parent = name;
 	}
@@ -148,7 +148,7 @@ static void maps_of_ids_change_nothing_on_the_disk(void **s)
 	const struct berth_idmap map = {0, 65536, 1000};
 	struct stat st;
 
-	make_layer("sha256:base", NULL, "f", "1");
+	make_file_layer("sha256:base", NULL, "f", "1");
 	struct berth_snap_args a = args("c1", "sha256:base", NULL);
 	a.uid_maps = a.gid_maps = &map;
 	a.n_uid_maps = 1;
@@ -165,8 +165,8 @@ static void what_a_crash_leaves_is_cleaned_up(void **s)
 	NEED_BTRFS();
 	_cleanup_op_ struct berth_op *op = testop_new(h);
 
-	make_layer("sha256:a", NULL, "f", "1");
-	make_layer("sha256:b", "sha256:a", "g", "2");
+	make_file_layer("sha256:a", NULL, "f", "1");
+	make_file_layer("sha256:b", "sha256:a", "g", "2");
 	prepare_and_mount("c1", "sha256:a");
 	unmount();
 	/* In the middle of prepare; of a remove; a torn meta file after a power cut; a commit
@@ -222,23 +222,7 @@ static void subvolumes_made_inside_are_deleted(void **s)
 static void a_deep_tree_is_removed(void **s)
 {
 	NEED_BTRFS();
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	struct berth_mounts_result r = {.size = sizeof(r)};
-	struct berth_snap_args a = args("deep", NULL, NULL);
-
-	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
-	int at = open(r.mounts[0]->source, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	for (int i = 0; i < 3000; i++) {
-		assert_int_equal(mkdirat(at, "d", 0700), 0);
-		int next = openat(at, "d", O_PATH | O_DIRECTORY | O_CLOEXEC);
-		assert_true(next >= 0);
-		close(at);
-		at = next;
-	}
-	close(at);
-	remove_snap("deep");
-	await_empty_trash();
-	assert_int_equal(entries("active"), 0);
+	remove_a_deep_tree();
 }
 
 static void a_mount_left_inside_is_not_emptied(void **s)
@@ -247,7 +231,7 @@ static void a_mount_left_inside_is_not_emptied(void **s)
 	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
 	_cleanup_free_ char *vol = berth_asprintf("%s/volume", dir);
 
-	make_layer("sha256:a", NULL, "f", "1");
+	make_file_layer("sha256:a", NULL, "f", "1");
 	prepare_and_mount("m", "sha256:a");
 	_cleanup_free_ char *in = berth_asprintf("%s/active/m/fs/vol", state);
 	assert_int_equal(berth_mkdir_p(in, 0755), 0);
@@ -301,7 +285,7 @@ static void a_thousand_are_listed_at_once(void **s)
 	struct berth_snap_list l = {.size = sizeof(l)};
 	struct berth_mounts_result r = {.size = sizeof(r)};
 
-	make_layer("sha256:a", NULL, "f", "1");
+	make_file_layer("sha256:a", NULL, "f", "1");
 	for (int i = 0; i < 999; i++) {
 		_cleanup_free_ char *key = berth_asprintf("v%d", i);
 		struct berth_snap_args a = args(key, "sha256:a", NULL);

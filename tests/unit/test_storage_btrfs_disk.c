@@ -1,67 +1,15 @@
 /* storage-btrfs: killed, without power, without room. */
 #include "btrfs_fixture.h"
 
-/* For ever: a chain of layers comes, a container on it, and all goes again. */
-static void churn(void)
+static void assert_subvolumes(uint32_t n)
 {
-	for (;;) {
-		make_layer("sha256:a", NULL, "f", "whole");
-		make_layer("sha256:b", "sha256:a", "f", "whole");
-		_cleanup_op_ struct berth_op *op = testop_new(h);
-		struct berth_mounts_result r = {.size = sizeof(r)};
-		struct berth_snap_args a = args("c", "sha256:b", NULL);
-		OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
-		remove_snap("c");
-		remove_snap("sha256:b");
-		remove_snap("sha256:a");
-	}
-}
-
-static void clear_all(void)
-{
-	static const char *const order[] = {
-	        "c", "pull sha256:b", "pull sha256:a", "sha256:b", "sha256:a"};
-	for (size_t i = 0; i < BERTH_ARRAY_LEN(order); i++)
-		remove_snap(order[i]);
+	assert_int_equal(subvolumes(), n);
 }
 
 static void killed_at_any_instant_it_comes_up_whole(void **s)
 {
 	NEED_BTRFS();
-	unsigned int seed = 20261124;
-
-	for (int round = 0; round < 25; round++) {
-		pid_t pid = fork();
-		assert_true(pid >= 0);
-		if (pid == 0)
-			churn();
-		usleep(rand_r(&seed) % 30000);
-		assert_int_equal(kill(pid, SIGKILL), 0);
-		int status;
-		assert_int_equal(waitpid(pid, &status, 0), pid);
-		if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
-			fail_msg("the churn ended with %x", (unsigned int)status);
-
-		restart();
-		assert_string_equal(testhost_logged(h), "");
-		_cleanup_op_ struct berth_op *op = testop_new(h);
-		struct berth_snap_list l = {.size = sizeof(l)};
-		OK(op, ops()->list(op, testhost_self(h), &l));
-		for (uint32_t i = 0; i < l.n; i++) {
-			if (l.snaps[i]->kind != BERTH_SNAP_COMMITTED)
-				continue;
-			_cleanup_free_ char *top = berth_asprintf(
-			        "%s/layers/sha256%%3A%s/fs", state, l.snaps[i]->key + 7);
-			assert_in(top, "f", "whole");
-		}
-		OK(op, ops()->cleanup(op, testhost_self(h)));
-		assert_int_equal(entries("new") + entries("trash"), 0);
-		assert_int_equal(entries("active") + entries("layers"), l.n);
-		assert_int_equal(subvolumes(), l.n);
-		clear_all();
-		await_empty_trash();
-		assert_int_equal(entries("active") + entries("layers"), 0);
-	}
+	kill_at_any_instant(25, 30000, restart, assert_subvolumes);
 	assert_no_group_is_left();
 }
 
@@ -103,7 +51,7 @@ static void a_full_file_system_is_told_and_nothing_is_left(void **s)
 	struct berth_mounts_result r = {.size = sizeof(r)};
 	uint64_t failed = 0;
 
-	make_layer("sha256:a", NULL, "f", "1");
+	make_file_layer("sha256:a", NULL, "f", "1");
 	struct berth_snap_args c = layer_args("k", "sha256:a");
 	OK(op, ops()->prepare(op, testhost_self(h), &c, &r));
 	assert_int_equal(fill(fs, "ballast", 200 * MIB), ENOSPC);

@@ -92,23 +92,6 @@ static void restart(void)
 			skip(); \
 	} while (0)
 
-/* A committed layer with a file of its own. */
-static void make_layer(const char *name, const char *parent, const char *file, const char *text)
-{
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	struct berth_mounts_result r = {.size = sizeof(r)};
-	_cleanup_free_ char *key = berth_asprintf("pull %s", name);
-	struct berth_snap_args a = args(key, NULL, NULL);
-
-	a.flags = BERTH_SNAP_F_LAYER;
-	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
-	assert_int_equal(r.n, 1);
-	assert_string_equal(r.mounts[0]->type, "bind");
-	put_in(r.mounts[0]->source, file, text);
-	a = args(key, parent, name);
-	OK(op, ops()->commit(op, testhost_self(h), &a));
-}
-
 static void layers_come_in_any_order_and_compose(void **s)
 {
 	NEED_ROOT();
@@ -182,7 +165,7 @@ static void a_layer_may_lie_elsewhere(void **s)
 	assert_int_equal(r.n, 0);
 	a = args("k-out", NULL, "sha256:out");
 	OK(op, ops()->commit(op, testhost_self(h), &a));
-	make_layer("sha256:near", "sha256:out", "near", "near");
+	make_file_layer("sha256:near", "sha256:out", "near", "near");
 	restart();
 	testop_free(op);
 	op = testop_new(h);
@@ -223,7 +206,7 @@ static void commit_into_a_taken_name_says_so(void **s)
 	_cleanup_op_ struct berth_op *op = testop_new(h);
 	struct berth_mounts_result r = {.size = sizeof(r)};
 
-	make_layer("sha256:a", NULL, "f", "1");
+	make_file_layer("sha256:a", NULL, "f", "1");
 	struct berth_snap_args a = args("again", NULL, NULL);
 	a.flags = BERTH_SNAP_F_LAYER;
 	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
@@ -241,8 +224,8 @@ static void a_layer_in_use_is_not_removed(void **s)
 	NEED_ROOT();
 	_cleanup_op_ struct berth_op *op = testop_new(h);
 
-	make_layer("sha256:a", NULL, "f", "1");
-	make_layer("sha256:b", "sha256:a", "g", "2");
+	make_file_layer("sha256:a", NULL, "f", "1");
+	make_file_layer("sha256:b", "sha256:a", "g", "2");
 	struct berth_snap_args a = args("sha256:a", NULL, NULL);
 	FAILS(op, ops()->remove(op, testhost_self(h), &a), BERTH_E_PRECONDITION, "sha256:b");
 	restart();
@@ -264,7 +247,7 @@ static void owners_of_the_root_are_mapped(void **s)
 	                         gids[] = {{0, 131072, 50}};
 	struct stat st;
 
-	make_layer("sha256:base", NULL, "f", "1");
+	make_file_layer("sha256:base", NULL, "f", "1");
 	_cleanup_free_ char *lower = berth_asprintf("%s/layers/sha256%%3Abase/fs", state);
 	_cleanup_free_ char *upper = berth_asprintf("%s/active/c1/fs", state);
 	assert_int_equal(chown(lower, 7, 8), 0);
@@ -315,12 +298,12 @@ static void bad_arguments_are_named(void **s)
 	a = args("none", NULL, "x");
 	FAILS(op, o->mounts(op, self, &a, &r), BERTH_E_NOT_FOUND, "none");
 	FAILS(op, o->commit(op, self, &a), BERTH_E_NOT_FOUND, "none");
-	make_layer("sha256:a", NULL, "f", "1");
+	make_file_layer("sha256:a", NULL, "f", "1");
 	a = args("sha256:a", NULL, NULL);
 	FAILS(op, o->mounts(op, self, &a, &r), BERTH_E_PRECONDITION, "sha256:a");
 	/* A name is a name, not a way out. */
-	make_layer("../../../etc", NULL, "passwd", "x");
-	make_layer("..", NULL, "f", "x");
+	make_file_layer("../../../etc", NULL, "passwd", "x");
+	make_file_layer("..", NULL, "f", "x");
 	assert_int_equal(entries("layers"), 3);
 	restart();
 	assert_int_equal(count(BERTH_SNAP_COMMITTED), 3);
@@ -334,7 +317,7 @@ static void many_layers(void **s)
 	for (int i = 0; i < LAYERS; i++) {
 		char *name = berth_asprintf("sha256:%064d", i);
 		_cleanup_free_ char *file = berth_asprintf("f%d", i);
-		make_layer(name, parent, file, file);
+		make_file_layer(name, parent, file, file);
 		free(parent);
 		parent = name;
 	}
@@ -356,9 +339,9 @@ static void what_a_crash_leaves_is_cleaned_up(void **s)
 	NEED_ROOT();
 	_cleanup_op_ struct berth_op *op = testop_new(h);
 
-	make_layer("sha256:a", NULL, "f", "1");
-	make_layer("sha256:b", "sha256:a", "g", "2");
-	make_layer("sha256:c", "sha256:b", "g", "2");
+	make_file_layer("sha256:a", NULL, "f", "1");
+	make_file_layer("sha256:b", "sha256:a", "g", "2");
+	make_file_layer("sha256:c", "sha256:b", "g", "2");
 	prepare_and_mount("c1", "sha256:a");
 	unmount();
 	/* In the middle of prepare; of a remove; a torn meta file of an active one after a power
@@ -385,8 +368,8 @@ static void what_a_crash_leaves_is_cleaned_up(void **s)
 	assert_int_equal(count(BERTH_SNAP_COMMITTED), 1);
 	assert_non_null(strstr(testhost_logged(h), "sha256%3Ab"));
 	assert_non_null(strstr(testhost_logged(h), "sha256:c"));
-	make_layer("sha256:b", "sha256:a", "new", "3");
-	make_layer("sha256:c", "sha256:b", "g", "2");
+	make_file_layer("sha256:b", "sha256:a", "new", "3");
+	make_file_layer("sha256:c", "sha256:b", "g", "2");
 	restart();
 	assert_int_equal(count(BERTH_SNAP_COMMITTED), 3);
 }
@@ -397,7 +380,7 @@ static void a_volatile_upper_is_trusted_within_one_boot(void **s)
 	_cleanup_op_ struct berth_op *op = testop_new(h);
 	struct berth_mounts_result r = {.size = sizeof(r)};
 
-	make_layer("sha256:a", NULL, "f", "1");
+	make_file_layer("sha256:a", NULL, "f", "1");
 	struct berth_snap_args a = args("c", "sha256:a", NULL);
 	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
 	bool is_volatile = false;
@@ -438,7 +421,7 @@ static void usage_counts_what_is_in_the_layer(void **s)
 	struct berth_mounts_result r = {.size = sizeof(r)};
 	struct berth_snap_info i = {.size = sizeof(i)};
 
-	make_layer("sha256:a", NULL, "f", "1");
+	make_file_layer("sha256:a", NULL, "f", "1");
 	struct berth_snap_args a = args("k", NULL, NULL);
 	a.flags = BERTH_SNAP_F_LAYER;
 	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
@@ -460,89 +443,17 @@ static void usage_counts_what_is_in_the_layer(void **s)
 	assert_true(i.created_ns > 1500000000ull * 1000000000ull);
 }
 
-/* For ever: a chain of layers comes, a container on it, and all goes again. */
-static void churn(void)
-{
-	for (;;) {
-		make_layer("sha256:a", NULL, "f", "whole");
-		make_layer("sha256:b", "sha256:a", "f", "whole");
-		_cleanup_op_ struct berth_op *op = testop_new(h);
-		struct berth_mounts_result r = {.size = sizeof(r)};
-		struct berth_snap_args a = args("c", "sha256:b", NULL);
-		OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
-		remove_snap("c");
-		remove_snap("sha256:b");
-		remove_snap("sha256:a");
-	}
-}
-
-static void clear_all(void)
-{
-	static const char *const order[] = {
-	        "c", "pull sha256:b", "pull sha256:a", "sha256:b", "sha256:a"};
-	for (size_t i = 0; i < BERTH_ARRAY_LEN(order); i++)
-		remove_snap(order[i]);
-}
-
 static void killed_at_any_instant_it_comes_up_whole(void **s)
 {
 	NEED_ROOT();
-	unsigned int seed = 20261124;
-
-	for (int round = 0; round < 60; round++) {
-		pid_t pid = fork();
-		assert_true(pid >= 0);
-		if (pid == 0)
-			churn();
-		usleep(rand_r(&seed) % 8000);
-		assert_int_equal(kill(pid, SIGKILL), 0);
-		int status;
-		assert_int_equal(waitpid(pid, &status, 0), pid);
-		if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
-			fail_msg("the churn ended with %x", (unsigned int)status);
-
-		restart();
-		assert_string_equal(testhost_logged(h), "");
-		_cleanup_op_ struct berth_op *op = testop_new(h);
-		struct berth_snap_list l = {.size = sizeof(l)};
-		OK(op, ops()->list(op, testhost_self(h), &l));
-		for (uint32_t i = 0; i < l.n; i++) {
-			if (l.snaps[i]->kind != BERTH_SNAP_COMMITTED)
-				continue;
-			_cleanup_free_ char *fs = berth_asprintf(
-			        "%s/layers/sha256%%3A%s/fs", state, l.snaps[i]->key + 7);
-			assert_in(fs, "f", "whole");
-		}
-		OK(op, ops()->cleanup(op, testhost_self(h)));
-		assert_int_equal(entries("new") + entries("trash"), 0);
-		assert_int_equal(entries("active") + entries("layers"), l.n);
-		clear_all();
-		await_empty_trash();
-		assert_int_equal(entries("active") + entries("layers"), 0);
-	}
+	kill_at_any_instant(60, 8000, restart, NULL);
 }
 
 /* A container may nest directories deeper than any stack. */
 static void a_deep_tree_is_removed(void **s)
 {
 	NEED_ROOT();
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	struct berth_mounts_result r = {.size = sizeof(r)};
-	struct berth_snap_args a = args("deep", NULL, NULL);
-
-	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
-	int at = open(r.mounts[0]->source, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	for (int i = 0; i < 3000; i++) {
-		assert_int_equal(mkdirat(at, "d", 0700), 0);
-		int next = openat(at, "d", O_PATH | O_DIRECTORY | O_CLOEXEC);
-		assert_true(next >= 0);
-		close(at);
-		at = next;
-	}
-	close(at);
-	remove_snap("deep");
-	await_empty_trash();
-	assert_int_equal(entries("active"), 0);
+	remove_a_deep_tree();
 }
 
 static void a_big_tree_does_not_hold_up_its_remove(void **s)
