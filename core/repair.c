@@ -103,15 +103,6 @@ static void scrap(struct berth_daemon *d, struct berth_image *i, struct findings
 		trouble(f, err);
 }
 
-static bool elsewhere(
-        const struct berth_daemon *d, const struct berth_image *i, const struct berth_instance *but)
-{
-	for (size_t n = 0; n < d->n_storages; n++)
-		if (d->storages[n] != but && berth_image_in(d, i, d->storages[n]))
-			return true;
-	return false;
-}
-
 static void repair_image(struct berth_daemon *d, struct berth_image *i,
         struct berth_instance *storage, struct findings *f)
 {
@@ -131,7 +122,8 @@ static void repair_image(struct berth_daemon *d, struct berth_image *i,
 	}
 	printf("repaired image %s is damaged%s and is removed: %s\n", i->id, where, err->msg);
 	f->removed++;
-	if (elsewhere(d, i, storage)) /* without its top layer it is not this driver's any more */
+	if (berth_image_elsewhere(
+	            d, i, storage)) /* without its top layer it is not this driver's any more */
 		berth_layer_drop(d, storage, berth_image_chain_id(i));
 	else
 		scrap(d, i, f);

@@ -46,6 +46,9 @@ const char *berth_image_chain_id(const struct berth_image *i);
 /* Does the storage driver have all layers of the image? */
 bool berth_image_in(const struct berth_daemon *d, const struct berth_image *i,
         const struct berth_instance *storage);
+/* Are they in another driver than this one? */
+bool berth_image_elsewhere(const struct berth_daemon *d, const struct berth_image *i,
+        const struct berth_instance *but);
 /* A driver that has them: `wanted` if it does, else any; NULL where none has. */
 struct berth_instance *berth_image_home(
         const struct berth_daemon *d, const struct berth_image *i, struct berth_instance *wanted);

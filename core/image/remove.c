@@ -166,22 +166,12 @@ static int check_unused(const struct berth_daemon *d, const struct berth_image *
 	return 0;
 }
 
-/* Does another driver have it as well? */
-static bool stays(
-        const struct berth_daemon *d, const struct berth_image *i, const struct berth_instance *but)
-{
-	for (size_t n = 0; n < d->n_storages; n++)
-		if (d->storages[n] != but && berth_image_in(d, i, d->storages[n]))
-			return true;
-	return false;
-}
-
 void berth_image_remove(struct berth_image *i, struct berth_daemon *d,
         const struct berth_instance *storage,
         void (*done)(const struct berth_error *err, void *arg), void *arg)
 {
 	struct berth_error *err = NULL;
-	bool part = storage && berth_image_chain_id(i) && stays(d, i, storage);
+	bool part = storage && berth_image_chain_id(i) && berth_image_elsewhere(d, i, storage);
 
 	if (check_unused(d, i, part ? storage : NULL, &err) < 0 ||
 	        (part && !berth_image_in(d, i, storage))) {

@@ -137,6 +137,15 @@ bool berth_image_in(const struct berth_daemon *d, const struct berth_image *i,
 	return all_in(d, i->record, storage);
 }
 
+bool berth_image_elsewhere(
+        const struct berth_daemon *d, const struct berth_image *i, const struct berth_instance *but)
+{
+	for (size_t n = 0; n < d->n_storages; n++)
+		if (d->storages[n] != but && berth_image_in(d, i, d->storages[n]))
+			return true;
+	return false;
+}
+
 struct berth_instance *berth_image_home(
         const struct berth_daemon *d, const struct berth_image *i, struct berth_instance *wanted)
 {
