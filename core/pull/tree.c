@@ -305,14 +305,18 @@ static int make_dir(struct pull_tree *t, const char *path, const struct pull_pla
  * entry does not name it has not. */
 static int drop_xattrs(int fd, struct berth_error **ret_err)
 {
-	_cleanup_free_ char *names = berth_zalloc(XATTR_NAMES_MAX);
-	ssize_t n = flistxattr(fd, names, XATTR_NAMES_MAX);
+	_cleanup_free_ char *names = NULL;
+	ssize_t n = flistxattr(fd, NULL, 0);
 
+	if (n > 0 && n <= XATTR_NAMES_MAX) { /* most have none */
+		names = berth_zalloc((size_t)n);
+		n = flistxattr(fd, names, (size_t)n);
+	}
 	if (n < 0)
 		return errno == EOPNOTSUPP ? 0
 		                           : berth_error_errno(ret_err, errno,
 		                                     "list the attributes that it has");
-	for (const char *name = names; name < names + n; name += strlen(name) + 1) {
+	for (const char *name = names; names && name < names + n; name += strlen(name) + 1) {
 		/* Labels, hashes and the like are the host's. */
 		if (strncmp(name, "user.", 5) != 0 && strncmp(name, "system.posix_acl_", 17) != 0)
 			continue;
