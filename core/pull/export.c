@@ -53,35 +53,48 @@ static int prepare(int dir, int *ret_lock, struct berth_error **ret_err)
 
 /* ---- layers ---- */
 
-/* The first file with an attribute whose name begins so. */
-static json_t *find_xattr(int root, const char *path, const char *prefix)
+/* The first file with a capability, and the first with an attribute of users. */
+struct samples {
+	json_t *capability, *user;
+};
+
+static void take_samples(struct samples *s, int fd, const char *path)
+{
+	char names[4096];
+	ssize_t n = flistxattr(fd, names, sizeof(names));
+
+	for (char *name = names; n > 0 && name < names + n; name += strlen(name) + 1) {
+		json_t **to = strcmp(name, "security.capability") == 0 ? &s->capability
+		              : strncmp(name, "user.", 5) == 0         ? &s->user
+		                                                       : NULL;
+		if (to && !*to)
+			*to = json_pack("{s:s, s:s}", "path", path, "name", name);
+	}
+}
+
+/* Until there is a capability. */
+static void find_xattrs(struct samples *s, int root, const char *path)
 {
 	_cleanup_close_ int fd =
 	        pull_tree_open_beneath(root, path, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-	char names[4096];
 	struct stat st;
-	json_t *found = NULL;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
-		return NULL;
-	ssize_t n = flistxattr(fd, names, sizeof(names));
-	for (char *name = names; !found && n > 0 && name < names + n; name += strlen(name) + 1)
-		if (strncmp(name, prefix, strlen(prefix)) == 0)
-			found = json_pack("{s:s, s:s}", "path", path, "name", name);
-	if (found || !S_ISDIR(st.st_mode))
-		return found;
+		return;
+	take_samples(s, fd, path);
+	if (s->capability || !S_ISDIR(st.st_mode))
+		return;
 	DIR *d = fdopendir(berth_take_fd(&fd));
-	for (struct dirent *e; !found && d && (e = readdir(d));) {
+	for (struct dirent *e; !s->capability && d && (e = readdir(d));) {
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
 		        (e->d_type != DT_DIR && e->d_type != DT_REG && e->d_type != DT_UNKNOWN))
 			continue;
 		_cleanup_free_ char *sub =
 		        berth_asprintf("%s%s%s", path, *path ? "/" : "", e->d_name);
-		found = find_xattr(root, sub, prefix);
+		find_xattrs(s, root, sub);
 	}
 	if (d)
 		closedir(d);
-	return found;
 }
 
 struct exporting {
@@ -100,11 +113,12 @@ static int publish_layer(
 	if (fd < 0 || syncfs(fd) < 0)
 		return berth_error_errno(ret_err, fd < 0 ? fd : errno, "%s", fs);
 	/* A file system may keep the one kind and lose the other: a capability counts for more. */
-	json_t *found = find_xattr(fd, "", "security.capability");
-	if (!found)
-		found = find_xattr(fd, "", "user.");
-	if (found)
-		json_object_set_new(x->xattrs, chain, found);
+	struct samples found = {0};
+	find_xattrs(&found, fd, "");
+	if (found.capability || found.user)
+		json_object_set(x->xattrs, chain, found.capability ? found.capability : found.user);
+	json_decref(found.capability);
+	json_decref(found.user);
 	if (renameat(x->dir, tmp, x->dir, to) < 0)
 		return berth_error_errno(ret_err, errno, "%s", to);
 	return 0;
