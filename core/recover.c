@@ -300,7 +300,7 @@ static void sweep_networks(struct berth_daemon *d)
 		if (p->has_network)
 			valid[n++] = p->id;
 	}
-	struct berth_gc_args a = {.valid_sandbox_ids = valid, .n = n};
+	struct berth_net_gc_args a = {.size = sizeof(a), .n_valid = n, .valid = valid};
 	_cleanup_(berth_call_freep) struct berth_call *c =
 	        berth_call_new(d->network, BERTH_OP_NETWORK_GC, NULL);
 	if (berth_call_run(c, &a, NULL, &err) < 0) {

@@ -34,6 +34,9 @@
 #define BERTH_LIMIT_METRICS_HEAD BERTH_KIB(8) /* of a request */
 #define BERTH_LIMIT_METRICS_CLIENTS 16
 
+/* What a runtime's sandbox_create() has kept for it */
+#define BERTH_LIMIT_SANDBOX_STATE BERTH_KIB(64)
+
 /* CRI strings */
 #define BERTH_LIMIT_NAME 253 /* names and namespaces, as Kubernetes bounds them */
 #define BERTH_LIMIT_IMAGE_REF 1024

@@ -169,6 +169,7 @@ static void ctr_args(const struct berth_container *c, const char *bundle, struct
 	a->size = sizeof(*a);
 	a->id = c->id;
 	a->sandbox_id = c->pod->id;
+	a->sandbox_state_json = c->pod->sandbox_state;
 	a->bundle = bundle;
 	a->log_path = c->log_path;
 	if (c->config->tty)

@@ -112,13 +112,7 @@ struct berth_instance *berth_plugin_host_at(const struct berth_plugin_host *h, s
 	X(NETWORK_DETACH, network, detach, const struct berth_net_args, void, 0)                 \
 	X(NETWORK_CHECK, network, check, const struct berth_net_args, void, 0)                   \
 	X(NETWORK_STATUS, network, status, void, void, 0)                                        \
-	X(NETWORK_GC, network, gc, const struct berth_gc_args, void, 0)
-
-/* network gc takes two arguments in the ABI; a call passes them as one. */
-struct berth_gc_args {
-	const char *const *valid_sandbox_ids;
-	uint32_t n;
-};
+	X(NETWORK_GC, network, gc, const struct berth_net_gc_args, void, 0)
 
 enum berth_opcode {
 #define X(id, ...) BERTH_OP_##id,

@@ -97,7 +97,7 @@ static void ask_features(struct berth_instance *i)
 {
 	const struct berth_plugin *d = &i->file->desc;
 	const struct berth_features *f =
-	        d->extension ? d->extension(i->self, "berth.features/1") : NULL;
+	        d->extension ? d->extension(i->self, BERTH_FEATURES_EXT) : NULL;
 
 	i->features = d->features;
 	if (!f || !BERTH_HAS(struct berth_features, f, no_quota))

@@ -22,6 +22,9 @@
 #define MAJORS_AHEAD 9 /* that are told from files that are no plugins at all */
 #define PLUGIN_FILE_MAX BERTH_MIB(64)
 
+/* A plugin's note is as this one up to its `major`. */
+static const struct berth_note our_note = {6, 8, BERTH_NOTE_ABI, "berth", BERTH_ABI_MAJOR, 0};
+
 /* Up to and with the last member of the first version of each struct. */
 #define FIRST_SIZE(type, last) (offsetof(type, last) + sizeof(((type *)0)->last))
 
@@ -151,6 +154,52 @@ static unsigned int elf_newer_major(const struct elf_view *v, const ElfW(Ehdr) *
 	return 0;
 }
 
+/* The note that tells which minor the file needs. False where it has none. */
+static bool elf_note(const struct elf_view *v, const ElfW(Ehdr) * eh, struct berth_note *ret)
+{
+	const ElfW(Phdr) *ph = elf_at(v, eh->e_phoff, (uint64_t)eh->e_phnum * sizeof(*ph));
+
+	for (unsigned int i = 0; i < eh->e_phnum; i++) {
+		uint64_t at = ph[i].p_offset, left = ph[i].p_filesz,
+		         align = ph[i].p_align == 8 ? 8 : 4;
+		if (ph[i].p_type != PT_NOTE || !elf_at(v, at, left))
+			continue;
+		while (left >= sizeof(ElfW(Nhdr))) {
+			ElfW(Nhdr) n;
+			memcpy(&n, v->data + at, sizeof(n));
+			uint64_t desc = (sizeof(n) + n.n_namesz + align - 1) / align * align;
+			uint64_t len = (desc + n.n_descsz + align - 1) / align * align;
+			if (len >= sizeof(*ret) && len <= left &&
+			        memcmp(v->data + at, &our_note,
+			                offsetof(struct berth_note, major)) == 0) {
+				memcpy(ret, v->data + at, sizeof(*ret));
+				return true;
+			}
+			if (len >= left)
+				break;
+			at += len;
+			left -= len;
+		}
+	}
+	return false;
+}
+
+static int check_needs(const char *path, const struct elf_view *v, const ElfW(Ehdr) * eh,
+        struct berth_error **ret_err)
+{
+	struct berth_note n;
+
+	if (!elf_note(v, eh, &n))
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "plugin %s: it has no note of the ABI that it needs (BERTH_PLUGIN_NEEDS)",
+		        path);
+	if (n.major != BERTH_ABI_MAJOR || n.needs_minor > BERTH_ABI_MINOR)
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "plugin %s: it needs ABI %u.%u, this host has %u.%u", path, n.major,
+		        n.needs_minor, BERTH_ABI_MAJOR, BERTH_ABI_MINOR);
+	return 0;
+}
+
 static int check_elf(const char *path, struct berth_error **ret_err)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -178,6 +227,7 @@ static int check_elf(const char *path, struct berth_error **ret_err)
 		wrong = "it has no entry symbol " ENTRY_SYMBOL;
 		newer = elf_newer_major(&v, eh);
 	}
+	int r = wrong ? 0 : check_needs(path, &v, eh, ret_err);
 	munmap(map, v.size);
 	if (newer)
 		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
@@ -185,7 +235,7 @@ static int check_elf(const char *path, struct berth_error **ret_err)
 		        BERTH_ABI_MAJOR, BERTH_ABI_MINOR);
 	return wrong ? berth_error_set(
 	                       ret_err, BERTH_FAILED_PRECONDITION, "plugin %s: %s", path, wrong)
-	             : 0;
+	             : r;
 }
 
 int berth_plugin_file_check(const char *path, struct berth_error **ret_err)
@@ -214,10 +264,6 @@ static int adopt(struct plugin_file *f, const struct berth_plugin *d, struct ber
 		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
 		        "plugin %s: its descriptor has %u bytes, at least %zu are needed", f->path,
 		        d->size, FIRST_SIZE(struct berth_plugin, extension));
-	if (d->needs_minor > BERTH_ABI_MINOR)
-		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
-		        "plugin %s: it needs ABI %u.%u, this host has %u.%u", f->path,
-		        BERTH_ABI_MAJOR, d->needs_minor, BERTH_ABI_MAJOR, BERTH_ABI_MINOR);
 	copy_table(&f->desc, sizeof(f->desc), d);
 	if (!d->name || strcmp(d->name, f->name) != 0)
 		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,

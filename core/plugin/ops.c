@@ -128,7 +128,6 @@ static berth_status invoke_network(struct berth_call *c, struct berth_op *op, vo
 {
 	const struct berth_network_ops *t = &c->instance->file->network;
 	const struct berth_net_args *a = c->in;
-	const struct berth_gc_args *gc = c->in;
 
 	switch (c->opcode) {
 	case BERTH_OP_NETWORK_ATTACH:
@@ -140,7 +139,7 @@ static berth_status invoke_network(struct berth_call *c, struct berth_op *op, vo
 	case BERTH_OP_NETWORK_STATUS:
 		return t->status ? t->status(op, self) : missing(c);
 	default:
-		return t->gc ? t->gc(op, self, gc->valid_sandbox_ids, gc->n) : missing(c);
+		return t->gc ? t->gc(op, self, c->in) : missing(c);
 	}
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/fault.h"
 #include "base/fd.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "loop/run.h"
@@ -17,6 +18,7 @@
 #include "pod/pod.h"
 #include "pod/userns.h"
 #include "spec/podfiles.h"
+#include "spec/resources.h"
 
 #define NS_TIMEOUT_MS 30000
 #define NETWORK_DEADLINE_S 120
@@ -317,6 +319,64 @@ static int start_init(struct berth_pod *p, const char *dir, struct berth_error *
 	return r < 0 ? berth_error_wrap(ret_err, "pod sandbox %s: its init", p->id) : 0;
 }
 
+/* OCI linux.resources of the pod as a whole, as text; NULL where the kubelet gave none. */
+static int sandbox_resources(struct berth_pod *p, char **ret, struct berth_error **ret_err)
+{
+	const Runtime__V1__LinuxPodSandboxConfig *l = p->config->linux;
+	json_t *model = NULL, *oci = NULL;
+
+	*ret = NULL;
+	if (!l || !l->resources)
+		return 0;
+	int r = berth_resources_merge(p->id, NULL, l->resources, &model, ret_err);
+	if (r == 0)
+		r = berth_resources_oci(p->id, model, &p->d->host, &oci, ret_err);
+	if (r == 0)
+		*ret = json_dumps(oci, JSON_COMPACT);
+	json_decref(model);
+	json_decref(oci);
+	return r;
+}
+
+static int sandbox_create(struct berth_pod *p, struct berth_instance *i,
+        struct berth_sandbox_args *args, struct berth_error **ret_err)
+{
+	const Runtime__V1__LinuxPodSandboxConfig *l = p->config->linux;
+	struct berth_sandbox_result res = {.size = sizeof(res)};
+	_cleanup_free_ char *resources = NULL;
+
+	if (sandbox_resources(p, &resources, ret_err) < 0)
+		return -1;
+	_cleanup_free_ struct berth_kv *kv =
+	        berth_new_array(struct berth_kv, p->config->n_annotations + 1);
+	for (size_t n = 0; n < p->config->n_annotations; n++)
+		kv[n] = (struct berth_kv){
+		        p->config->annotations[n]->key, p->config->annotations[n]->value};
+	args->annotations = kv;
+	args->n_annotations = (uint32_t)p->config->n_annotations;
+	args->oci_resources_json = resources;
+	args->cgroup_parent = l && *l->cgroup_parent ? l->cgroup_parent : NULL;
+	_cleanup_(berth_call_freep) struct berth_call *c =
+	        berth_call_new(i, BERTH_OP_RUNTIME_SANDBOX_CREATE, p->id);
+	if (berth_call_run(c, args, &res, ret_err) < 0)
+		return -1;
+	if (res.state_json && strlen(res.state_json) > BERTH_LIMIT_SANDBOX_STATE)
+		return berth_error_set(ret_err, BERTH_INTERNAL,
+		        "its state is longer than %zu bytes", BERTH_LIMIT_SANDBOX_STATE);
+	p->sandbox_state = berth_strdup(res.state_json);
+	return 0;
+}
+
+static int sandbox_remove(struct berth_pod *p, struct berth_instance *i,
+        struct berth_sandbox_args *args, struct berth_error **ret_err)
+{
+	_cleanup_(berth_call_freep) struct berth_call *c =
+	        berth_call_new(i, BERTH_OP_RUNTIME_SANDBOX_REMOVE, p->id);
+
+	args->state_json = p->sandbox_state;
+	return berth_call_run(c, args, NULL, ret_err);
+}
+
 static int runtime_sandbox(struct berth_pod *p, enum berth_opcode op, struct berth_error **ret_err)
 {
 	struct berth_instance *i = p->handler ? p->handler->instance : NULL;
@@ -324,15 +384,10 @@ static int runtime_sandbox(struct berth_pod *p, enum berth_opcode op, struct ber
 		return 0;
 	_cleanup_free_ char *netns = p->host_network ? NULL : berth_pod_ns_path(p, "net");
 	struct berth_sandbox_args args = {.size = sizeof(args), .id = p->id, .netns = netns};
-	struct berth_sandbox_result res = {.size = sizeof(res)};
-	_cleanup_(berth_call_freep) struct berth_call *c = berth_call_new(i, op, p->id);
-	bool create = op == BERTH_OP_RUNTIME_SANDBOX_CREATE;
-	if (berth_call_run(c, &args, create ? &res : NULL, ret_err) < 0)
-		return berth_error_wrap(
-		        ret_err, "pod sandbox %s: runtime %s", p->id, p->handler->name);
-	if (create)
-		p->sandbox_state = berth_strdup(res.state_json);
-	return 0;
+	int r = op == BERTH_OP_RUNTIME_SANDBOX_CREATE ? sandbox_create(p, i, &args, ret_err)
+	                                              : sandbox_remove(p, i, &args, ret_err);
+	_cleanup_free_ char *by = berth_asprintf("runtime %s", p->handler->name);
+	return r < 0 ? berth_error_wrap(ret_err, "pod sandbox %s: %s", p->id, by) : 0;
 }
 
 static int build(struct berth_pod *p, struct berth_error **ret_err)

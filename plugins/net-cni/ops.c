@@ -376,14 +376,13 @@ static void gc_one(struct record *r, void *arg)
 		        g->attachments, json_pack("{ssss}", "containerID", id, "ifname", ifname));
 }
 
-static berth_status op_gc(
-        struct berth_op *op, void *self, const char *const *valid_sandbox_ids, uint32_t n)
+static berth_status op_gc(struct berth_op *op, void *self, const struct berth_net_gc_args *a)
 {
 	struct cni *c = self;
 	struct network net;
 	char *why = NULL;
 	struct gc g = {
-	        .c = c, .op = op, .valid = valid_sandbox_ids, .n = n, .attachments = json_array()};
+	        .c = c, .op = op, .valid = a->valid, .n = a->n_valid, .attachments = json_array()};
 
 	bool have = conf_get(c, &net, &why);
 	free(why);

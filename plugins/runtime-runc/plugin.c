@@ -151,6 +151,8 @@ berth_status runc_info(struct berth_op *op, void *self, struct berth_runtime_inf
 	return BERTH_OK;
 }
 
+BERTH_PLUGIN_NEEDS(0)
+
 BERTH_EXPORT const struct berth_plugin *berth_plugin_v0(uint32_t host_minor)
 {
 	static const struct berth_runtime_ops ops = {.size = sizeof(ops),

@@ -141,7 +141,7 @@ const void *store_extension(void *self, const char *id)
 {
 	struct store *st = self;
 
-	return strcmp(id, "berth.features/1") == 0 ? &st->own->features : NULL;
+	return strcmp(id, BERTH_FEATURES_EXT) == 0 ? &st->own->features : NULL;
 }
 
 berth_status store_stop(struct berth_op *op, void *self)

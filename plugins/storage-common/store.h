@@ -167,6 +167,7 @@ const void *store_extension(void *self, const char *id); /* berth.features/1 */
 	        .destroy = store_destroy,                                                  \
 	        .extension = store_extension,                                              \
 	};                                                                                 \
+	BERTH_PLUGIN_NEEDS(0)                                                              \
 	BERTH_EXPORT const struct berth_plugin *berth_plugin_v0(uint32_t host_minor)       \
 	{                                                                                  \
 		(void)host_minor;                                                          \

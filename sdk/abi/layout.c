@@ -196,7 +196,7 @@ AT(berth_storage_ops, list, 56, 8);
 AT(berth_storage_ops, cleanup, 64, 8);
 
 /* berth_sandbox_args */
-SIZE(berth_sandbox_args, 56);
+SIZE(berth_sandbox_args, 64);
 AT(berth_sandbox_args, size, 0, 4);
 AT(berth_sandbox_args, flags, 4, 4);
 AT(berth_sandbox_args, id, 8, 8);
@@ -206,9 +206,10 @@ AT(berth_sandbox_args, oci_resources_json, 32, 8);
 AT(berth_sandbox_args, annotations, 40, 8);
 AT(berth_sandbox_args, n_annotations, 48, 4);
 AT(berth_sandbox_args, reserved0, 52, 4);
+AT(berth_sandbox_args, state_json, 56, 8);
 
 /* berth_ctr_args */
-SIZE(berth_ctr_args, 72);
+SIZE(berth_ctr_args, 80);
 AT(berth_ctr_args, size, 0, 4);
 AT(berth_ctr_args, flags, 4, 4);
 AT(berth_ctr_args, id, 8, 8);
@@ -221,6 +222,7 @@ AT(berth_ctr_args, json, 56, 8);
 AT(berth_ctr_args, signal, 64, 4);
 AT(berth_ctr_args, width, 68, 2);
 AT(berth_ctr_args, height, 70, 2);
+AT(berth_ctr_args, sandbox_state_json, 72, 8);
 
 /* berth_ctr_state */
 SIZE(berth_ctr_state, 64);
@@ -316,6 +318,12 @@ AT(berth_net_result, n_ips, 4, 4);
 AT(berth_net_result, ips, 8, 8);
 AT(berth_net_result, result_json, 16, 8);
 
+/* berth_net_gc_args */
+SIZE(berth_net_gc_args, 16);
+AT(berth_net_gc_args, size, 0, 4);
+AT(berth_net_gc_args, n_valid, 4, 4);
+AT(berth_net_gc_args, valid, 8, 8);
+
 /* berth_network_ops */
 SIZE(berth_network_ops, 48);
 AT(berth_network_ops, size, 0, 4);
@@ -337,8 +345,8 @@ AT(berth_features, no_quota, 16, 8);
 SIZE(berth_plugin, 104);
 AT(berth_plugin, size, 0, 4);
 AT(berth_plugin, abi_minor, 4, 4);
-AT(berth_plugin, needs_minor, 8, 4);
-AT(berth_plugin, flags, 12, 4);
+AT(berth_plugin, flags, 8, 4);
+AT(berth_plugin, reserved0, 12, 4);
 AT(berth_plugin, features, 16, 8);
 AT(berth_plugin, name, 24, 8);
 AT(berth_plugin, version, 32, 8);
@@ -350,6 +358,15 @@ AT(berth_plugin, start, 72, 8);
 AT(berth_plugin, stop, 80, 8);
 AT(berth_plugin, destroy, 88, 8);
 AT(berth_plugin, extension, 96, 8);
+
+/* berth_note */
+SIZE(berth_note, 28);
+AT(berth_note, namesz, 0, 4);
+AT(berth_note, descsz, 4, 4);
+AT(berth_note, type, 8, 4);
+AT(berth_note, name, 12, 8);
+AT(berth_note, major, 20, 4);
+AT(berth_note, needs_minor, 24, 4);
 
 /* constants */
 VALUE(BERTH_OK, 0);
@@ -402,6 +419,7 @@ VALUE(BERTH_ST_STOPPED, 3);
 VALUE(BERTH_ST_PAUSED, 4);
 VALUE(BERTH_ST_UNKNOWN, 5);
 VALUE(BERTH_ABI_MAJOR, 0);
+VALUE(BERTH_NOTE_ABI, 1);
 /* clang-format on */
 #endif
 

@@ -75,7 +75,7 @@ int pod_check(struct session *s, const struct pod *p)
 
 int pods_gc(struct session *s, const char *const *valid, uint32_t n)
 {
-	const struct berth_gc_args a = {.valid_sandbox_ids = valid, .n = n};
+	const struct berth_net_gc_args a = {.size = sizeof(a), .n_valid = n, .valid = valid};
 	return op(s, BERTH_OP_NETWORK_GC, "network", &a, NULL);
 }
 

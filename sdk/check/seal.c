@@ -22,9 +22,10 @@ struct shape {
 	}
 
 static const struct shape snap_args = SHAPE(struct berth_snap_args, inode_limit);
-static const struct shape sandbox_args = SHAPE(struct berth_sandbox_args, reserved0);
-static const struct shape ctr_args = SHAPE(struct berth_ctr_args, height);
+static const struct shape sandbox_args = SHAPE(struct berth_sandbox_args, state_json);
+static const struct shape ctr_args = SHAPE(struct berth_ctr_args, sandbox_state_json);
 static const struct shape net_args = SHAPE(struct berth_net_args, n_caps);
+static const struct shape gc_args = SHAPE(struct berth_net_gc_args, valid);
 
 static const struct shape *in_shape(enum berth_opcode op)
 {
@@ -34,8 +35,9 @@ static const struct shape *in_shape(enum berth_opcode op)
 	case BERTH_OP_RUNTIME_INFO:
 	case BERTH_OP_RUNTIME_LIST:
 	case BERTH_OP_NETWORK_STATUS:
-	case BERTH_OP_NETWORK_GC:
 		return NULL;
+	case BERTH_OP_NETWORK_GC:
+		return &gc_args;
 	case BERTH_OP_RUNTIME_SANDBOX_CREATE:
 	case BERTH_OP_RUNTIME_SANDBOX_REMOVE:
 		return &sandbox_args;
@@ -137,6 +139,7 @@ static void deep_sandbox(struct guard *g, struct berth_sandbox_args *a)
 	a->cgroup_parent = text(g, a->cgroup_parent);
 	a->oci_resources_json = text(g, a->oci_resources_json);
 	a->annotations = pairs(g, a->annotations, a->n_annotations);
+	a->state_json = text(g, a->state_json);
 }
 
 static void deep_ctr(struct guard *g, struct berth_ctr_args *a)
@@ -147,6 +150,7 @@ static void deep_ctr(struct guard *g, struct berth_ctr_args *a)
 	a->bundle = text(g, a->bundle);
 	a->log_path = text(g, a->log_path);
 	a->json = text(g, a->json);
+	a->sandbox_state_json = text(g, a->sandbox_state_json);
 }
 
 static void deep_net(struct guard *g, struct berth_net_args *a)
@@ -168,24 +172,21 @@ static void deep_net(struct guard *g, struct berth_net_args *a)
 	a->caps = pairs(g, a->caps, a->n_caps);
 }
 
-static const void *seal_gc(struct guard *g, const struct berth_gc_args *in)
+static void deep_gc(struct guard *g, struct berth_net_gc_args *a)
 {
-	struct berth_gc_args *a = guard_alloc(g, sizeof(*a));
-	const char **v = guard_alloc(g, (in->n + 1) * sizeof(*v));
+	const char **v = guard_alloc(g, (a->n_valid + 1) * sizeof(*v));
 
-	for (uint32_t i = 0; i < in->n; i++)
-		v[i] = text(g, in->valid_sandbox_ids[i]);
-	*a = (struct berth_gc_args){.valid_sandbox_ids = v, .n = in->n};
-	guard_seal(g);
-	return a;
+	for (uint32_t i = 0; i < a->n_valid; i++)
+		v[i] = text(g, a->valid[i]);
+	a->valid = v;
 }
 
 const void *seal_in(struct guard *g, enum berth_opcode op, const void *in, enum sizes how)
 {
 	const struct shape *s = in_shape(op);
 
-	if (!in || op == BERTH_OP_NETWORK_GC)
-		return in ? seal_gc(g, in) : NULL;
+	if (!in)
+		return NULL;
 	size_t n = size_of(s, how);
 	char *p = at_the_end(g, n);
 	union {
@@ -193,6 +194,7 @@ const void *seal_in(struct guard *g, enum berth_opcode op, const void *in, enum 
 		struct berth_sandbox_args sandbox;
 		struct berth_ctr_args ctr;
 		struct berth_net_args net;
+		struct berth_net_gc_args gc;
 	} copy;
 
 	memcpy(&copy, in, s->whole);
@@ -202,6 +204,8 @@ const void *seal_in(struct guard *g, enum berth_opcode op, const void *in, enum 
 		deep_sandbox(g, &copy.sandbox);
 	else if (s == &ctr_args)
 		deep_ctr(g, &copy.ctr);
+	else if (s == &gc_args)
+		deep_gc(g, &copy.gc);
 	else
 		deep_net(g, &copy.net);
 	memset(p, GARBAGE, n);

@@ -99,8 +99,8 @@ type CreateFn = unsafe extern "C" fn(*mut Op, *const Host, *const Conf, *mut *mu
 pub struct Plugin {
     size: u32,
     abi_minor: u32,
-    needs_minor: u32,
     flags: u32,
+    reserved0: u32,
     features: u64,
     name: *const c_char,
     version: *const c_char,
@@ -200,8 +200,8 @@ static OPS: NetworkOps = NetworkOps {
 static PLUGIN: Plugin = Plugin {
     size: size_of::<Plugin>() as u32,
     abi_minor: 0,
-    needs_minor: 0,
     flags: 0,
+    reserved0: 0,
     features: 0,
     name: c(b"net-loopback\0"),
     version: c(b"1.0\0"),
@@ -213,6 +213,28 @@ static PLUGIN: Plugin = Plugin {
     stop: null(),
     destroy,
     extension: null(),
+};
+
+#[repr(C)]
+struct Note {
+    namesz: u32,
+    descsz: u32,
+    kind: u32,
+    name: [u8; 8],
+    major: u32,
+    needs_minor: u32,
+}
+
+// Read by the host before any code of this file runs: it needs 0.0.
+#[used]
+#[link_section = ".note.berth"]
+static NOTE: Note = Note {
+    namesz: 6,
+    descsz: 8,
+    kind: 1,
+    name: *b"berth\0\0\0",
+    major: 0,
+    needs_minor: 0,
 };
 
 #[no_mangle]

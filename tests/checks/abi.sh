@@ -80,11 +80,11 @@ if abidiff_serves; then
 	caught abi_holds another-pointer plugin.h 's/const struct berth_kv \*labels;/const struct berth_port *labels;/'
 	caught abi_holds op-removed plugin.h '/^  berth_status \(\*list\)\(struct berth_op \*, void \*self, struct berth_ctr_list/d'
 	caught abi_holds op-in-the-middle plugin.h 's/^  berth_status \(\*commit\).*/  berth_status (*squash)(struct berth_op *);\n&/'
-	caught abi_holds an-ops-argument plugin.h 's/^(  berth_status \(\*gc\).*uint32_t) n\)/\1 n, int32_t force)/'
+	caught abi_holds an-ops-argument plugin.h 's/^(  berth_status \(\*status\)\(struct berth_op \*, void \*self)\)/\1, int32_t force)/'
 	caught abi_holds an-ops-return plugin.h 's/^  int32_t \(\*op_cancelled\)/  int64_t (*op_cancelled)/'
 	caught abi_holds an-extensions-table monitor.h 's/uint16_t width, uint16_t height/uint32_t width, uint32_t height/'
 	caught abi_holds the-entry-symbol plugin.h 's/berth_plugin_v0\(uint32_t host_minor\)/berth_plugin_v0(uint64_t host_minor)/'
-	passes abi_holds a-field-appended plugin.h 's/^  uint16_t width, height;.*/&\n  uint32_t more, reserved0;/'
+	passes abi_holds a-field-appended plugin.h 's/^  const char \*sandbox_state_json;.*/&\n  uint32_t more, reserved0;/'
 	passes abi_holds an-op-appended plugin.h 's/^  berth_status \(\*cleanup\).*/&\n  berth_status (*squash)(struct berth_op *);/'
 	passes abi_holds a-struct-added plugin.h 's/^struct berth_kv .*/&\nstruct berth_more { int32_t x; };/'
 else

@@ -72,6 +72,18 @@ void row_each(const char *dir, const char *table,
         void (*fn)(const char *id, const struct row *r, void *arg), void *arg);
 int row_path(const char *dir, const char *table, const char *id, char *out, uint64_t size);
 
+/* exec.c: a real process, beside the container rather than in it */
+berth_status exec_process(struct fake *f, struct berth_op *op, const struct berth_ctr_args *a,
+        struct berth_stdio *stdio);
+
+/* sandbox.c */
+berth_status sandbox_create(struct berth_op *op, void *self, const struct berth_sandbox_args *a,
+        struct berth_sandbox_result *res);
+berth_status sandbox_remove(struct berth_op *op, void *self, const struct berth_sandbox_args *a);
+/* INTERNAL where this is not what sandbox_create() gave for the sandbox, if there is one. */
+berth_status sandbox_state(
+        struct fake *f, struct berth_op *op, const char *id, const char *state_json);
+
 /* INVALID where `flags` has other bits than the known ones. */
 berth_status fake_flags(
         struct fake *f, struct berth_op *op, const char *id, uint32_t flags, uint32_t known);

@@ -134,9 +134,9 @@ static void gc_one(const char *id, const struct row *r, void *arg)
 	(void)row_remove(g->f->state, TABLE, id);
 }
 
-static berth_status op_gc(struct berth_op *op, void *self, const char *const *valid, uint32_t n)
+static berth_status op_gc(struct berth_op *op, void *self, const struct berth_net_gc_args *a)
 {
-	struct gc g = {self, valid, n};
+	struct gc g = {self, a->valid, a->n_valid};
 	berth_status st = inject_before(self, op, "network.gc");
 
 	if (st == BERTH_OK)

@@ -77,6 +77,8 @@ static const struct berth_plugin plugin = {
         .destroy = fake_destroy,
 };
 
+BERTH_PLUGIN_NEEDS(0)
+
 BERTH_EXPORT const struct berth_plugin *berth_plugin_v0(uint32_t host_minor)
 {
 	(void)host_minor;

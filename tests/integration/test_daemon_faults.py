@@ -47,6 +47,32 @@ def test_create_fails(fake, op):
     fake.create(pod, "sh")
 
 
+def sandbox_row(d, pod):
+    with open(f"{d.run}/plugins/fake/sandboxes/{pod[0]}") as f:
+        return dict(line.rstrip("\n").split("=", 1) for line in f)
+
+
+def test_a_runtime_has_its_sandbox(fake):
+    """What the kubelet says of the pod comes to sandbox_create(), and its state comes back, over a restart, too."""
+    config = fake.pod_config(annotations={"io.example/x": "y"})
+    config.linux.resources.memory_limit_in_bytes = 64 << 20
+    pod = fake.run_pod(config=config)
+    row = sandbox_row(fake, pod)
+    assert row["io.example/x"] == "y" and row["cgroup_parent"] == fake.cgroup
+    assert json.loads(row["resources"])["memory"]["limit"] == 64 << 20
+    fake.create(pod, "sh")  # fails where it comes with another state
+    fake.kill9()
+    fake.start()
+    fake.create(pod, "sh", name="again")
+    fake.remove_pod(pod)  # likewise
+    fake.check_clean()
+    fake.inject(fail_op="runtime.sandbox_create", fail_status=8)
+    with fails("RESOURCE_EXHAUSTED", "runtime.sandbox_create"):
+        fake.run_pod()
+    assert fake.pods() == []
+    fake.check_clean()
+
+
 def test_start_fails(fake):
     pod = fake.run_pod()
     cid = fake.create(pod, "sh")

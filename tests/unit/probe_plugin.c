@@ -140,6 +140,8 @@ static const struct berth_plugin plugin = {
         .destroy = destroy,
 };
 
+BERTH_PLUGIN_NEEDS(0)
+
 const struct berth_plugin *berth_plugin_v0(uint32_t host_minor)
 {
 	(void)host_minor;

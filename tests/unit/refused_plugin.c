@@ -13,13 +13,16 @@ __attribute__((constructor)) static void ran(void)
 		close(fd);
 }
 
+#ifdef NEEDS
+BERTH_PLUGIN_NEEDS(NEEDS)
+#endif
+
 BERTH_EXPORT const struct berth_plugin *ENTRY(uint32_t host_minor);
 
 const struct berth_plugin *ENTRY(uint32_t host_minor)
 {
 	static const struct berth_plugin plugin = {.size = sizeof(plugin),
 	        .abi_minor = BERTH_ABI_MINOR + 1,
-	        .needs_minor = BERTH_ABI_MINOR + 1,
 	        .name = "other",
 	        .version = "1"};
 	(void)host_minor;

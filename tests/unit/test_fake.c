@@ -239,7 +239,8 @@ static void addresses_are_unique_and_kept(void **s)
 	OK(op, o->attach(op, testhost_self(h), &c, &r3));
 	assert_string_not_equal(ip2, r3.ips[0]);
 	const char *valid[] = {"p1"};
-	OK(op, o->gc(op, testhost_self(h), valid, 1));
+	struct berth_net_gc_args gc = {.size = sizeof(gc), .n_valid = 1, .valid = valid};
+	OK(op, o->gc(op, testhost_self(h), &gc));
 	OK(op, o->check(op, testhost_self(h), &a));
 	FAILS(op, o->check(op, testhost_self(h), &b), BERTH_E_NOT_FOUND, "p2");
 	OK(op, o->status(op, testhost_self(h)));

@@ -522,7 +522,8 @@ static void gc_releases_what_is_not_valid(void **s)
 	/* A pod that came after the list of valid ones was made is spared. */
 	_cleanup_op_ struct berth_op *op = testop_new(h);
 	const char *valid[] = {"sb2"};
-	OK(op, ops()->gc(op, testhost_self(h), valid, 1));
+	struct berth_net_gc_args gc = {.size = sizeof(gc), .n_valid = 1, .valid = valid};
+	OK(op, ops()->gc(op, testhost_self(h), &gc));
 	assert_int_equal(records(), 3);
 	h = testhost_kill(h);
 	put("state/attachments/torn@eth0.json", "{");
@@ -530,7 +531,7 @@ static void gc_releases_what_is_not_valid(void **s)
 	op = testop_free(op);
 	op = testop_new(h);
 	gone("bin/calls");
-	OK(op, ops()->gc(op, testhost_self(h), valid, 1));
+	OK(op, ops()->gc(op, testhost_self(h), &gc));
 	assert_int_equal(records(), 2); /* sb2, and the torn one, which is left alone */
 	assert_non_null(strstr(testhost_logged(h), "torn@eth0.json"));
 	_cleanup_free_ char *calls = get("bin/calls");

@@ -18,7 +18,7 @@
 #include "plugin/host.h"
 
 static const char *probe_path;
-static char **refused; /* with the entries of ABI 0, of ABI 1, and none */
+static char **refused; /* for ABI 0.1, for ABI 1, without an entry, without a note */
 
 struct env {
 	struct berth_loop *loop;
@@ -420,11 +420,11 @@ static void what_is_not_to_be_trusted_does_not_run(void **state)
 	copy(refused[1], path, 0644);
 	refuse_file(e, path, "it is made for ABI 1, this host has 0.0");
 	refuse_file(e, dir, "not a regular file");
-	assert_int_equal(access(mark, F_OK), -1);
-	/* Which minor it needs is in the descriptor alone: the entry runs, and nothing after it. */
 	copy(refused[0], path, 0644);
 	refuse_file(e, path, "it needs ABI 0.1, this host has 0.0");
-	assert_int_equal(access(mark, F_OK), 0);
+	copy(refused[3], path, 0644);
+	refuse_file(e, path, "it has no note of the ABI that it needs");
+	assert_int_equal(access(mark, F_OK), -1);
 }
 
 static void bad_plugins_and_settings_are_refused(void **state)
@@ -472,7 +472,7 @@ int main(int argc, char **argv)
 	        cmocka_unit_test_setup_teardown(
 	                bad_plugins_and_settings_are_refused, setup, teardown),
 	};
-	if (argc < 5 || geteuid() != 0)
+	if (argc < 6 || geteuid() != 0)
 		return 77;
 	probe_path = argv[1];
 	refused = argv + 2;

@@ -191,7 +191,7 @@ static void userxattr_marks_with_user_attributes(void **s)
 	}
 	start("{\"userxattr\": true}");
 	const struct berth_features *f =
-	        testhost_plugin(h)->extension(testhost_self(h), "berth.features/1");
+	        testhost_plugin(h)->extension(testhost_self(h), BERTH_FEATURES_EXT);
 	assert_true(f->features & BERTH_F_XATTR_USER);
 	assert_null(testhost_plugin(h)->extension(testhost_self(h), "berth.else/1"));
 	layer("sha256:a", NULL, BASE);
@@ -252,7 +252,7 @@ static void a_program_serves_the_mount(void **s)
 		skip();
 	start("{\"mount_program\": \"" FUSE "\"}");
 	const struct berth_features *f =
-	        testhost_plugin(h)->extension(testhost_self(h), "berth.features/1");
+	        testhost_plugin(h)->extension(testhost_self(h), BERTH_FEATURES_EXT);
 	assert_false(f->features & (BERTH_F_IDMAP | BERTH_F_QUOTA));
 	layer("sha256:a", NULL, BASE);
 	layer("sha256:b", "sha256:a",

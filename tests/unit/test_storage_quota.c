@@ -78,7 +78,7 @@ static bool start(const char *config)
 		fail_msg("%s", msg);
 	assert_null(testhost_unasked(h));
 	const struct berth_features *f =
-	        testhost_plugin(h)->extension(testhost_self(h), "berth.features/1");
+	        testhost_plugin(h)->extension(testhost_self(h), BERTH_FEATURES_EXT);
 	assert_non_null(f);
 	if (f->features & BERTH_F_QUOTA) {
 		assert_null(f->no_quota);

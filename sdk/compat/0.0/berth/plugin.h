@@ -5,7 +5,8 @@
  *   (the entry symbol alone runs at start-up, before there is a loop).
  *   Ops on one object (snapshot / container / sandbox / pod network) are
  *   serialised by the host, except those marked [concurrent].
- *   Every host function is thread-safe and callable from any thread.
+ *   Every host function is thread-safe and callable from any thread; with an op from
+ *   several at once, but only until that op has returned.
  * MEMORY:  in-args are borrowed until the op returns. Whatever an op returns by
  *   pointer must be static or come from host->op_alloc(); the host frees it.
  *   Nothing allocated by one side is ever freed by the other.
@@ -73,7 +74,8 @@ struct berth_run_result {       /* out/err: from op arena, NUL-terminated */
   uint64_t out_len, err_len;
 };
 
-struct berth_stdio { uint32_t size; int32_t in_fd, out_fd, err_fd; }; /* -1 = none; the host owns and closes */
+struct berth_stdio { uint32_t size; int32_t in_fd, out_fd, err_fd; }; /* -1 = none, and as a result it comes so; the host owns
+                                                                         and closes */
 
 /* How something ended. A zeroed struct means "not known", never "exit code 0". */
 enum { BERTH_EXIT_KNOWN = 1, BERTH_EXIT_SIGNALLED = 2, BERTH_EXIT_OOM = 4 };
@@ -109,7 +111,8 @@ struct berth_host {             /* host services; one table per plugin instance 
   int32_t (*op_cancel_fd)(struct berth_op *op);      /* readable on cancel/deadline; borrowed */
   uint64_t (*op_deadline_ns)(struct berth_op *op);   /* 0 = none */
   void *(*op_alloc)(struct berth_op *op, uint64_t n);/* zeroed, 16-aligned; never NULL */
-  void (*op_progress)(struct berth_op *op, uint64_t done, uint64_t total);
+  void (*op_progress)(struct berth_op *op, uint64_t done, uint64_t total); /* in units of its own, total 0 = not known: it
+                                                        goes on, and is not taken for stuck where its deadline is over */
   berth_status (*run)(struct berth_op *op, const struct berth_run *spec, struct berth_run_result *res); /* to completion */
   /* A child that outlives the op (an exec session): the host owns its pidfd, reaping, killing and fds, and
    * raises BERTH_EV_EXIT for (object_id, exec_id). With a terminal in_fd and out_fd are the same pty. */
@@ -124,7 +127,8 @@ struct berth_host {             /* host services; one table per plugin instance 
   void (*unwatch)(struct berth_watch *w);            /* a queued call is dropped, a running one is waited for (fn itself may
                                                         call it); never hold a lock that fn takes */
   void (*emit)(const struct berth_host *h, const struct berth_event *ev); /* copies */
-  /* config: dotted path; the host reports keys that nobody asked for */
+  /* config: dotted path; dflt where it is absent or null. The host refuses keys that nobody asked for, and a value that is of
+   * none of the types its key was asked for as; as JSON it may be of any. What create() asks for counts before start() */
   const char *(*conf_str)(const struct berth_conf *c, const char *path, const char *dflt);
   int64_t (*conf_i64)(const struct berth_conf *c, const char *path, int64_t dflt);
   int32_t (*conf_bool)(const struct berth_conf *c, const char *path, int32_t dflt);
@@ -140,19 +144,19 @@ enum {
                                given until commit, and layers come in any order; else the parent's content is there */
 };
 /* struct berth_plugin.features, storage. At most one way of writing deletions; none of the two: really delete. */
-#define BERTH_F_DETACHED_LAYERS 0x1u
-#define BERTH_F_WHITEOUT_OVERLAY 0x2u  /* character device 0:0, opaque xattr */
-#define BERTH_F_WHITEOUT_AUFS 0x4u     /* .wh. names, as in the OCI layer itself */
+#define BERTH_F_DETACHED_LAYERS 0x1ull
+#define BERTH_F_WHITEOUT_OVERLAY 0x2ull  /* character device 0:0, opaque xattr */
+#define BERTH_F_WHITEOUT_AUFS 0x4ull     /* .wh. names, as in the OCI layer itself */
 /* prepare and view take uid_maps and gid_maps. The host maps what is described: of an overlay each lowerdir, of
  * anything else the mount as a whole. So an upper directory begins, and an overlay's root is owned, as host_id says,
  * and everything else stays as it is; the driver copies and chowns nothing for it. */
-#define BERTH_F_IDMAP 0x8u
-#define BERTH_F_QUOTA 0x10u
-#define BERTH_F_XATTR_USER 0x20u       /* with WHITEOUT_OVERLAY: the opaque xattr is user.overlay.opaque, not trusted. */
+#define BERTH_F_IDMAP 0x8ull
+#define BERTH_F_QUOTA 0x10ull
+#define BERTH_F_XATTR_USER 0x20ull       /* with WHITEOUT_OVERLAY: the opaque xattr is user.overlay.opaque, not trusted. */
 /* prepare takes `external`: the layer's content lies there, in overlay's form, and is not the driver's. Its name and its
  * place in the order are. A call never waits for what lies there, but for prepare, which may look at the directory itself;
  * usage of it is none; remove leaves it alone. */
-#define BERTH_F_EXTERNAL_LAYERS 0x40u
+#define BERTH_F_EXTERNAL_LAYERS 0x40ull
 struct berth_snap_args {
   uint32_t size, flags;       /* BERTH_SNAP_F_* */
   const char *key, *parent, *name; /* name: commit only; a committed layer's name is its ChainID */
@@ -183,8 +187,11 @@ struct berth_storage_ops {
 enum { BERTH_IO_TTY = 1, BERTH_IO_STDIN = 2, BERTH_IO_STDIN_ONCE = 4 };
 struct berth_sandbox_args {
   uint32_t size, flags;
-  const char *id, *netns, *cgroup_parent, *oci_resources_json;
+  const char *id, *netns;     /* netns: a path; NULL = the host's network */
+  const char *cgroup_parent;  /* sandbox_create: as in CRI LinuxPodSandboxConfig; NULL = none was given */
+  const char *oci_resources_json; /* sandbox_create: OCI linux.resources of the pod as a whole; NULL = none was given */
   const struct berth_kv *annotations; uint32_t n_annotations, reserved0;
+  const char *state_json;     /* sandbox_remove: what sandbox_create gave */
 };
 struct berth_ctr_args {
   uint32_t size, flags;       /* BERTH_IO_* */
@@ -194,6 +201,7 @@ struct berth_ctr_args {
   const char *json;           /* exec: OCI process; update: OCI linux.resources */
   int32_t signal;             /* kill */
   uint16_t width, height;     /* resize, in cells */
+  const char *sandbox_state_json; /* create: what sandbox_create gave */
 };
 enum { BERTH_ST_CREATED = 1, BERTH_ST_RUNNING, BERTH_ST_STOPPED, BERTH_ST_PAUSED, BERTH_ST_UNKNOWN };
 struct berth_ctr_state {
@@ -204,7 +212,8 @@ struct berth_ctr_state {
   uint64_t pid_start_ns;      /* with pid: names one process for ever */
   uint64_t started_ns, finished_ns;
 };
-struct berth_sandbox_result { uint32_t size, reserved0; const char *state_json; }; /* opaque to the host, kept and given back */
+struct berth_sandbox_result { uint32_t size, reserved0; const char *state_json; }; /* opaque to the host, which keeps it
+                                                    with the pod, over restarts, and gives it back; at most 64 KiB */
 struct berth_runtime_info { uint32_t size, reserved0; const char *features_json; }; /* OCI runtime `features` form */
 struct berth_ctr_list { uint32_t size, n; const struct berth_ctr_state *const *ctrs; };
 struct berth_ctr_stats { uint32_t size, reserved0; uint64_t cpu_ns, mem_usage, mem_working_set, pids, when_ns; };
@@ -232,7 +241,8 @@ struct berth_runtime_ops {
 };
 
 /* ---- network ---- */
-struct berth_port { uint16_t host_port, ctr_port; uint32_t proto; const char *host_ip; }; /* frozen */
+struct berth_port { uint16_t host_port, ctr_port; uint32_t proto; const char *host_ip; }; /* frozen. proto: IPPROTO_TCP,
+                                                    _UDP or _SCTP; host_ip: NULL = all */
 struct berth_net_args {
   uint32_t size, flags;
   const char *sandbox_id, *pod_name, *pod_namespace, *pod_uid, *netns, *ifname, *prev_result_json;
@@ -240,17 +250,19 @@ struct berth_net_args {
   uint32_t n_ports, n_caps;
 };
 struct berth_net_result { uint32_t size, n_ips; const char *const *ips; const char *result_json; };
+struct berth_net_gc_args { uint32_t size, n_valid; const char *const *valid; }; /* ids of the sandboxes whose network stays */
 struct berth_network_ops {
   uint32_t size, reserved0;
   berth_status (*attach)(struct berth_op *, void *self, const struct berth_net_args *, struct berth_net_result *);
   berth_status (*detach)(struct berth_op *, void *self, const struct berth_net_args *); /* netns may be gone: OK */
   berth_status (*check)(struct berth_op *, void *self, const struct berth_net_args *);
   berth_status (*status)(struct berth_op *, void *self);  /* NetworkReady, called now and then */
-  berth_status (*gc)(struct berth_op *, void *self, const char *const *valid_sandbox_ids, uint32_t n); /* releases all others */
+  berth_status (*gc)(struct berth_op *, void *self, const struct berth_net_gc_args *); /* releases all others */
 };
 
 /* ---- the plugin ---- */
-/* What extension(self, "berth.features/1") gives, where what a plugin can depends on machine or configuration: asked once
+#define BERTH_FEATURES_EXT "berth.features/1"
+/* What extension(self, BERTH_FEATURES_EXT) gives, where what a plugin can depends on machine or configuration: asked once
  * after start(), and valid until destroy(). */
 struct berth_features {
   uint32_t size, reserved0;
@@ -260,7 +272,7 @@ struct berth_features {
 #define BERTH_PLUGIN_SERIAL 1u /* flags: never call two ops of this plugin at once */
 struct berth_plugin {
   uint32_t size, abi_minor;   /* BERTH_ABI_MINOR it was compiled with */
-  uint32_t needs_minor, flags;/* refuse to load on an older host */
+  uint32_t flags, reserved0;  /* BERTH_PLUGIN_* */
   uint64_t features;          /* BERTH_F_*: behaviour the host must not assume otherwise */
   const char *name, *version;
   const struct berth_storage_ops *storage; /* non-NULL = provides this kind */
@@ -274,6 +286,25 @@ struct berth_plugin {
 };
 /* The one exported symbol. Must not block, allocate or start anything. */
 BERTH_EXPORT const struct berth_plugin *berth_plugin_v0(uint32_t host_minor);
+
+/* A host reads which minor a plugin needs before any of its code runs: from an ELF note, which each plugin has once. A newer
+ * one than the host's, or none, and the file is refused. Frozen for ever. */
+#define BERTH_NOTE_ABI 1u
+struct berth_note {           /* aligned to 4 in an allocated section of notes, ".note.berth" */
+  uint32_t namesz, descsz, type; /* 6, 8, BERTH_NOTE_ABI */
+  char name[8];               /* "berth" */
+  uint32_t major, needs_minor;
+};
+#if defined(__clang__)
+#define BERTH_NOTE_BARE , no_sanitize("address") /* its red zones would be part of the section */
+#else
+#define BERTH_NOTE_BARE
+#endif
+/* At file scope, without a semicolon: the note of a plugin that needs 0.MINOR; what came later it asks for by BERTH_HAS. */
+#define BERTH_PLUGIN_NEEDS(MINOR) \
+  static const struct berth_note berth_plugin_note \
+      __attribute__((section(".note.berth"), used, aligned(4) BERTH_NOTE_BARE)) = \
+          {6u, 8u, BERTH_NOTE_ABI, "berth", BERTH_ABI_MAJOR, (MINOR)};
 
 #ifdef __cplusplus
 }
