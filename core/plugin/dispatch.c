@@ -29,6 +29,7 @@ static struct berth_call *call_new(struct berth_instance *i, const char *object)
 	c->object = berth_strdup(object);
 	c->cancel_fd = c->timer_fd = -1;
 	c->arena = berth_arena_new();
+	pthread_mutex_init(&c->lock, NULL);
 	pthread_mutex_init(&c->wait_lock, NULL);
 	pthread_cond_init(&c->wait_cond, NULL);
 	return c;
@@ -67,6 +68,7 @@ struct berth_call *berth_call_free(struct berth_call *c)
 	berth_cancel_unref(c->cancel);
 	berth_arena_free(c->arena);
 	berth_error_free(c->error);
+	pthread_mutex_destroy(&c->lock);
 	pthread_mutex_destroy(&c->wait_lock);
 	pthread_cond_destroy(&c->wait_cond);
 	free(c->object);
@@ -351,13 +353,20 @@ static void report_stuck(struct berth_call *c)
 	        c->name, "object", c->object, "wchan", wchan, "stack", stack);
 }
 
+static bool is_stuck(const struct berth_call *c, uint64_t now)
+{
+	uint64_t sign = c->progress_ns > c->deadline_ns ? c->progress_ns : c->deadline_ns;
+
+	return c->deadline_ns && now >= sign + STUCK_AFTER_NS;
+}
+
 void berth_dispatch_watchdog(struct berth_instance *i)
 {
 	uint64_t now = berth_now_ns();
 
 	pthread_mutex_lock(&i->lock);
 	for (struct berth_call *c = i->running; c; c = c->run_next) {
-		if (c->reported_stuck || !c->deadline_ns || now < c->deadline_ns + STUCK_AFTER_NS)
+		if (c->reported_stuck || !is_stuck(c, now))
 			continue;
 		c->reported_stuck = true;
 		report_stuck(c);

@@ -106,6 +106,7 @@ struct berth_call {
 	struct berth_cancel *cancel;
 	int cancel_fd; /* an epoll of the token and a timer; -1 until asked for */
 	int timer_fd;
+	pthread_mutex_t lock; /* several threads of a plugin may serve one op: cancel_fd to error */
 	struct berth_arena *arena;
 	struct berth_error *error;
 	bool failed_by_plugin; /* fail() was called */
@@ -114,6 +115,7 @@ struct berth_call {
 	struct berth_call *run_prev, *run_next; /* in instance->running */
 	pid_t tid;
 	uint64_t began_ns;
+	_Atomic uint64_t progress_ns; /* when it last said that it goes on; 0 = never */
 	bool reported_stuck, replaced;
 
 	void (*done)(struct berth_call *c, void *arg);
@@ -198,6 +200,7 @@ berth_status berth_service_watch_after(const struct berth_host *h, uint64_t ns, 
 void berth_service_rearm(struct berth_watch *w, uint32_t events, uint64_t ns);
 void berth_service_unwatch(struct berth_watch *w);
 int32_t berth_service_cancel_fd(struct berth_op *op);
+void *berth_call_alloc(struct berth_call *c, uint64_t n);
 berth_status berth_service_fail(
         struct berth_op *op, berth_status st, int32_t errnum, const char *msg);
 /* The same with a format, for the host's own services. */

@@ -174,7 +174,7 @@ end:
 
 static const char *to_arena(struct berth_call *c, struct berth_buf *b)
 {
-	char *p = berth_arena_alloc(c->arena, b->len + 1);
+	char *p = berth_call_alloc(c, b->len + 1);
 	if (b->len)
 		memcpy(p, b->data, b->len);
 	return p;

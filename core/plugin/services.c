@@ -33,13 +33,15 @@ berth_status berth_service_fail(
 	struct berth_call *c = call_of(op);
 	enum berth_code code =
 	        st < 0 && st >= -BERTH_UNAUTHENTICATED ? (enum berth_code) - st : BERTH_INTERNAL;
+	pthread_mutex_lock(&c->lock);
 	/* The first cause wins: what fails while undoing does not hide it. A program's words yield
 	 * to what they mean. */
-	if (c->error && (c->error->code != BERTH_UNKNOWN || code == BERTH_UNKNOWN))
-		return st < 0 ? st : BERTH_E_INTERNAL;
-	c->error = berth_error_free(c->error);
-	berth_error_set(&c->error, code, "%.*s", MESSAGE_MAX, msg ? msg : "");
-	c->error->errnum = errnum;
+	if (!c->error || (c->error->code == BERTH_UNKNOWN && code != BERTH_UNKNOWN)) {
+		c->error = berth_error_free(c->error);
+		berth_error_set(&c->error, code, "%.*s", MESSAGE_MAX, msg ? msg : "");
+		c->error->errnum = errnum;
+	}
+	pthread_mutex_unlock(&c->lock);
 	return st < 0 ? st : BERTH_E_INTERNAL;
 }
 
@@ -67,14 +69,11 @@ static void cancel_fd_add(int ep, int fd)
 		berth_log_warn("op_cancel_fd is incomplete", "error", strerror(errno));
 }
 
-int32_t berth_service_cancel_fd(struct berth_op *op)
+static void make_cancel_fd(struct berth_call *c)
 {
-	struct berth_call *c = call_of(op);
-	if (c->cancel_fd >= 0)
-		return c->cancel_fd;
 	c->cancel_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (c->cancel_fd < 0)
-		return -1;
+		return;
 	if (c->cancel)
 		cancel_fd_add(c->cancel_fd, berth_cancel_fd(c->cancel));
 	if (c->deadline_ns) {
@@ -86,6 +85,16 @@ int32_t berth_service_cancel_fd(struct berth_op *op)
 			timerfd_settime(c->timer_fd, TFD_TIMER_ABSTIME, &when, NULL);
 		cancel_fd_add(c->cancel_fd, c->timer_fd);
 	}
+}
+
+int32_t berth_service_cancel_fd(struct berth_op *op)
+{
+	struct berth_call *c = call_of(op);
+
+	pthread_mutex_lock(&c->lock);
+	if (c->cancel_fd < 0)
+		make_cancel_fd(c);
+	pthread_mutex_unlock(&c->lock);
 	return c->cancel_fd;
 }
 
@@ -94,14 +103,23 @@ static uint64_t service_deadline(struct berth_op *op)
 	return call_of(op)->deadline_ns;
 }
 
-static void *service_alloc(struct berth_op *op, uint64_t n)
+void *berth_call_alloc(struct berth_call *c, uint64_t n)
 {
-	return berth_arena_alloc(call_of(op)->arena, n);
+	pthread_mutex_lock(&c->lock);
+	void *p = berth_arena_alloc(c->arena, n);
+	pthread_mutex_unlock(&c->lock);
+	return p;
 }
 
+static void *service_alloc(struct berth_op *op, uint64_t n)
+{
+	return berth_call_alloc(call_of(op), n);
+}
+
+/* Nobody shows how far an op is; but one that goes on is not stuck. */
 static void service_progress(struct berth_op *op, uint64_t done, uint64_t total)
 {
-	(void)op;
+	call_of(op)->progress_ns = berth_now_ns();
 	(void)done;
 	(void)total;
 }

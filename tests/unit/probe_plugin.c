@@ -2,6 +2,7 @@
 #include <berth/plugin.h>
 #include <berth/util.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -120,6 +121,45 @@ static berth_status op_exec(
 	return s->h->spawn(op, &run, a->id, a->exec_id, io);
 }
 
+struct share {
+	const struct berth_host *h;
+	struct berth_op *op;
+	unsigned char mark, *blocks[2000];
+	int32_t fd;
+};
+
+static void *take_share(void *arg)
+{
+	struct share *x = arg;
+	x->fd = x->h->op_cancel_fd(x->op);
+	for (int n = 0; n < 2000; n++) {
+		x->blocks[n] = x->h->op_alloc(x->op, 24);
+		memset(x->blocks[n], x->mark, 24);
+	}
+	x->h->fail(x->op, BERTH_E_NOT_FOUND, 0, "all is well");
+	return NULL;
+}
+
+/* remove: two threads of its own work for one op */
+static berth_status op_remove(struct berth_op *op, void *self, const struct berth_ctr_args *a)
+{
+	struct self *s = self;
+	struct share x[2] = {{s->h, op, 1, {NULL}, -1}, {s->h, op, 2, {NULL}, -1}};
+	pthread_t t[2];
+	(void)a;
+	for (int i = 0; i < 2; i++)
+		if (pthread_create(&t[i], NULL, take_share, &x[i]))
+			abort();
+	for (int i = 0; i < 2; i++)
+		pthread_join(t[i], NULL);
+	for (int i = 0; i < 2; i++)
+		for (int n = 0; n < 2000; n++)
+			for (int b = 0; b < 24; b++)
+				if (x[i].blocks[n][b] != x[i].mark || x[0].fd != x[1].fd)
+					abort();
+	return BERTH_E_NOT_FOUND;
+}
+
 static const struct berth_runtime_ops runtime = {
         .size = sizeof(runtime),
         .start = op_start,
@@ -127,6 +167,7 @@ static const struct berth_runtime_ops runtime = {
         .state = op_state,
         .update = op_update,
         .exec = op_exec,
+        .remove = op_remove,
 };
 
 static const struct berth_plugin plugin = {
