@@ -12,6 +12,8 @@
 #include "plugin/internal.h"
 
 struct berth_watch {
+	uint64_t id;
+	UT_hash_handle hh; /* by id, from add() to unwatch() */
 	struct berth_instance *instance;
 	berth_watch_fn fn;
 	void *arg;
@@ -21,6 +23,7 @@ struct berth_watch {
 	enum { IDLE, QUEUED, RUNNING } state;
 	pthread_t runner;
 	bool rearm_wanted, dead;
+	bool awaited; /* by its unwatch(), which frees it */
 	uint32_t want_events;
 	uint64_t want_ns;
 };
@@ -31,6 +34,10 @@ static struct {
 	pthread_cond_t idle;
 	int epoll_fd;
 	bool started;
+	/* An event that epoll_wait() gave may be that of a watch which is gone before the lock is
+	 * had: it names an id, which is never given twice. */
+	struct berth_watch *by_id;
+	uint64_t last_id;
 } poller = {.lock = PTHREAD_MUTEX_INITIALIZER, .idle = PTHREAD_COND_INITIALIZER, .epoll_fd = -1};
 
 static uint32_t to_epoll(uint32_t events)
@@ -56,7 +63,7 @@ static void arm_locked(struct berth_watch *w, uint32_t events, uint64_t ns)
 		timerfd_settime(w->fd, 0, &t, NULL);
 		events = BERTH_WATCH_READ;
 	}
-	struct epoll_event ev = {.events = to_epoll(events), .data.ptr = w};
+	struct epoll_event ev = {.events = to_epoll(events), .data.u64 = w->id};
 	if (epoll_ctl(poller.epoll_fd, EPOLL_CTL_MOD, w->fd, &ev) < 0)
 		berth_log_error("watch cannot be armed", "plugin", w->instance->name, "error",
 		        strerror(errno));
@@ -95,7 +102,7 @@ static void after_callback(struct berth_watch *w)
 	pthread_mutex_lock(&poller.lock);
 	w->state = IDLE;
 	bool dead = w->dead;
-	if (!dead && w->rearm_wanted)
+	if (!dead && !w->awaited && w->rearm_wanted)
 		arm_locked(w, w->want_events, w->want_ns);
 	w->rearm_wanted = false;
 	pthread_cond_broadcast(&poller.idle);
@@ -120,6 +127,29 @@ static void begin_callback(void *arg)
 	berth_call_start(c, NULL, NULL, callback_done, NULL);
 }
 
+static void ready_locked(const struct epoll_event *ev)
+{
+	struct berth_watch *w;
+	uint64_t count;
+
+	HASH_FIND(hh, poller.by_id, &ev->data.u64, sizeof(w->id), w);
+	/* Nor may it be the timer of an arming that another has replaced. */
+	if (!w || (w->timer && read(w->fd, &count, sizeof(count)) < 0))
+		return;
+	uint32_t events = w->timer ? 0 : from_epoll(ev->events);
+	if (w->state != IDLE) { /* both armings came: one after the other */
+		if (!w->rearm_wanted) {
+			w->rearm_wanted = true;
+			w->want_events = events & (BERTH_WATCH_READ | BERTH_WATCH_WRITE);
+			w->want_ns = 0;
+		}
+		return;
+	}
+	w->events = events;
+	w->state = QUEUED;
+	berth_loop_post(w->instance->owner->loop, begin_callback, w);
+}
+
 static void *poll_thread(void *arg)
 {
 	(void)arg;
@@ -127,16 +157,8 @@ static void *poll_thread(void *arg)
 		struct epoll_event ev[16];
 		int n = epoll_wait(poller.epoll_fd, ev, 16, -1);
 		pthread_mutex_lock(&poller.lock);
-		for (int i = 0; i < n; i++) {
-			struct berth_watch *w = ev[i].data.ptr;
-			if (w->timer) {
-				uint64_t count;
-				(void)!read(w->fd, &count, sizeof(count));
-			}
-			w->events = w->timer ? 0 : from_epoll(ev[i].events);
-			w->state = QUEUED;
-			berth_loop_post(w->instance->owner->loop, begin_callback, w);
-		}
+		for (int i = 0; i < n; i++)
+			ready_locked(&ev[i]);
 		pthread_mutex_unlock(&poller.lock);
 	}
 	return NULL;
@@ -172,10 +194,12 @@ static berth_status add(const struct berth_host *h, struct berth_watch *w, uint3
 	pthread_mutex_lock(&poller.lock);
 	int r = start_poller_locked();
 	/* Added disarmed: out must be written before the callback can run. */
-	struct epoll_event ev = {.events = EPOLLONESHOT, .data.ptr = w};
+	w->id = ++poller.last_id;
+	struct epoll_event ev = {.events = EPOLLONESHOT, .data.u64 = w->id};
 	if (r == 0 && epoll_ctl(poller.epoll_fd, EPOLL_CTL_ADD, w->fd, &ev) < 0)
 		r = -errno;
 	if (r == 0) {
+		HASH_ADD(hh, poller.by_id, id, sizeof(w->id), w);
 		*out = w;
 		arm_locked(w, events, ns);
 	}
@@ -231,12 +255,13 @@ void berth_service_unwatch(struct berth_watch *w)
 		return;
 	pthread_mutex_lock(&poller.lock);
 	epoll_ctl(poller.epoll_fd, EPOLL_CTL_DEL, w->fd, NULL);
+	HASH_DEL(poller.by_id, w);
 	w->dead = true;
 	if (w->state == RUNNING && !pthread_equal(w->runner, pthread_self())) {
 		/* The one that runs it sees `dead` only after us: it must not free what we wait on.
 		 */
 		w->dead = false;
-		w->rearm_wanted = false;
+		w->awaited = true;
 		while (w->state != IDLE)
 			pthread_cond_wait(&poller.idle, &poller.lock);
 	}

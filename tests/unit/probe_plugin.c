@@ -121,6 +121,35 @@ static berth_status op_exec(
 	return s->h->spawn(op, &run, a->id, a->exec_id, io);
 }
 
+static void never(struct berth_op *op, struct berth_watch *w, uint32_t events, void *arg)
+{
+	(void)op;
+	(void)w;
+	(void)events;
+	(void)arg;
+}
+
+/* resume: timers that are taken away about when their time comes */
+static berth_status op_resume(struct berth_op *op, void *self, const struct berth_ctr_args *a)
+{
+	struct self *s = self;
+	struct berth_watch *w[8] = {NULL};
+	(void)a;
+	for (unsigned int n = 0; n < 4000; n++) {
+		struct berth_watch **at = &w[n % 8];
+		s->h->unwatch(*at);
+		*at = NULL;
+		berth_status st = s->h->watch_after(s->h, 1000 * (n * 7919 % 100), never, s, at);
+		if (st != BERTH_OK)
+			return berth_fail(s->h, op, st, "watch %u", n);
+		if (n % 3 == 0)
+			s->h->rearm(w[n * 5 % 8] ? w[n * 5 % 8] : *at, 0, 1000 * (n % 50));
+	}
+	for (unsigned int n = 0; n < 8; n++)
+		s->h->unwatch(w[n]);
+	return BERTH_OK;
+}
+
 struct share {
 	const struct berth_host *h;
 	struct berth_op *op;
@@ -167,6 +196,7 @@ static const struct berth_runtime_ops runtime = {
         .state = op_state,
         .update = op_update,
         .exec = op_exec,
+        .resume = op_resume,
         .remove = op_remove,
 };
 

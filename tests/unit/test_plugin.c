@@ -218,6 +218,14 @@ static void threads_of_a_plugin_share_an_op(void **state)
 	berth_error_free(j.err);
 }
 
+static void watches_come_and_go(void **state)
+{
+	struct env *e = *state;
+	struct job j = {.e = e, .op = BERTH_OP_RUNTIME_RESUME, .id = "x"};
+	run_job(&j);
+	assert_int_equal(j.result, 0);
+}
+
 static void cancel_and_deadline_reach_the_op(void **state)
 {
 	struct env *e = *state;
@@ -472,6 +480,7 @@ int main(int argc, char **argv)
 	        cmocka_unit_test_setup_teardown(errors_are_the_plugins_own_words, setup, teardown),
 	        cmocka_unit_test_setup_teardown(cancel_and_deadline_reach_the_op, setup, teardown),
 	        cmocka_unit_test_setup_teardown(threads_of_a_plugin_share_an_op, setup, teardown),
+	        cmocka_unit_test_setup_teardown(watches_come_and_go, setup, teardown),
 	        cmocka_unit_test_setup_teardown(run_collects_bounded_output, setup, teardown),
 	        cmocka_unit_test_setup_teardown(a_spawned_child_reports_its_end, setup, teardown),
 	        cmocka_unit_test_setup_teardown(a_timer_runs_on_a_worker, setup, teardown),
