@@ -7,7 +7,8 @@
 #include "base/mem.h"
 #include "pod/userns.h"
 
-/* What a plugin must know of the core's own keys: under "host", which berth_conf_check() skips. */
+/* What a plugin must know of the core's own keys: under "host", which berth_conf_check() skips.
+ * Told by nobody else. */
 static json_t *host_conf(const struct berth_config *c)
 {
 	return json_pack("{s:s}", "cgroup_driver",
@@ -30,13 +31,27 @@ static json_t *plugin_conf(const struct berth_config *c, const char *plugin, con
 
 	json_decref(merged);
 	json_object_del(conf, "path");
-	json_object_del(conf, "storage");
 	if (handler_path)
 		json_object_set(conf, "path", handler_path);
 	if (file)
 		json_object_set(conf, "plugin_path", file);
 	json_object_set_new(conf, BERTH_CONF_HOST, host_conf(c));
 	return conf;
+}
+
+/* What plugin_conf() puts over an instance's keys is not silently lost where somebody writes it. */
+static int check_own(const struct berth_config *c, const char *plugin, const char *handler,
+        struct berth_error **ret_err)
+{
+	static const char *const ours[] = {BERTH_CONF_HOST, "plugin_path"};
+	const json_t *own = json_object_get(c->plugins, plugin),
+	             *over = handler ? json_object_get(c->runtimes.handlers, handler) : NULL;
+
+	for (size_t n = 0; n < BERTH_ARRAY_LEN(ours); n++)
+		if (json_object_get(own, ours[n]) || json_object_get(over, ours[n]))
+			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+			        "plugins.%s.%s: unknown key: it is berth's own", plugin, ours[n]);
+	return 0;
 }
 
 static struct berth_instance *load(struct berth_daemon *d, const char *plugin, const char *instance,
@@ -47,6 +62,8 @@ static struct berth_instance *load(struct berth_daemon *d, const char *plugin, c
 		        "plugin \"%s\" is not listed under plugins", plugin);
 		return NULL;
 	}
+	if (check_own(d->config, plugin, handler, ret_err) < 0)
+		return NULL;
 	json_t *conf = plugin_conf(d->config, plugin, handler);
 	struct berth_instance *i = berth_instance_new(d->plugins, plugin, instance, conf, ret_err);
 	json_decref(conf);

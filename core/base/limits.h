@@ -44,6 +44,9 @@
 /* ExecSync: each stream's capture; what comes after is read and thrown away */
 #define BERTH_LIMIT_EXEC_OUTPUT BERTH_MIB(16)
 
+/* Threads of a plugin's lane */
+#define BERTH_LIMIT_LANE_THREADS 256
+
 /* Children run by the host for plugins */
 #define BERTH_LIMIT_RUN_OUTPUT BERTH_KIB(64)
 #define BERTH_LIMIT_RUN_OUTPUT_MAX BERTH_MIB(16)

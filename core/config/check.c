@@ -384,12 +384,17 @@ static void check_pair(struct check *k, const char *group, const char *name, con
 static void check_references(struct check *k)
 {
 	const struct berth_config *c = k->c;
-	const char *handler;
+	const char *handler, *name;
 	json_t *value;
 
 	check_reference(k, find(k->root, "storage", "driver"), "storage.driver", c->storage.driver,
 	        c->plugins, "plugins");
 	check_storage(k);
+	json_object_foreach (c->plugins, name, value)
+		if (json_object_get(value, "path") &&
+		        !json_is_string(json_object_get(value, "path")))
+			mistake(k, berth_yaml_get(find(k->root, NULL, "plugins"), name), 0,
+			        "plugins.%s.path must be text: the plugin's file", name);
 	if (c->network.plugin[0])
 		check_reference(k, find(k->root, "network", "plugin"), "network.plugin",
 		        c->network.plugin, c->plugins, "plugins");

@@ -41,10 +41,10 @@ struct berth_plugin_host *berth_plugin_host_new(const struct berth_plugin_host_o
 
 /* [loop, before serving] Loads the plugin file where it is not loaded yet (ownership checks, ELF
  * inspection, dlopen, handshake), creates an instance with `config` (a JSON object; borrowed; the
- * reserved keys plugin, plugin_path (the file), optional, probe and lanes are taken out), runs
- * create() and start() on a worker and waits for them. Keys that the plugin never asked for are an
- * error that names the nearest asked one. `instance` is the handler's name for runtimes, else the
- * plugin's. */
+ * host's own keys are taken out: plugin_path, the file, and lanes), runs create() and start() on a
+ * worker and waits for them. Keys that the plugin never asked for are an error that names the
+ * nearest asked one, and so are values of a type that it did not ask for. `instance` is the
+ * handler's name for runtimes, else the plugin's. */
 struct berth_instance *berth_instance_new(struct berth_plugin_host *h, const char *plugin,
         const char *instance, json_t *config, struct berth_error **ret_err);
 /* [loop, at the end] stop() and destroy() of all instances, newest first. Plugins are never

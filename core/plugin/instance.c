@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "plugin/internal.h"
 
@@ -34,28 +35,57 @@ struct berth_plugin_host *berth_plugin_host_new(const struct berth_plugin_host_o
 	return h;
 }
 
-static void make_lanes(struct berth_instance *i, json_t *lanes)
+static const struct {
+	const char *key;
+	unsigned int threads;
+} lane_kinds[LANE_COUNT] = {
+        [LANE_ID_GENERAL] = {"general", LANE_GENERAL},
+        [LANE_ID_CONTROL] = {"control", LANE_CONTROL},
+        [LANE_ID_STORAGE] = {"storage", LANE_STORAGE},
+};
+
+/* The key `lanes`, as numbers of threads; *ret holds the defaults. */
+static int read_lanes(const char *plugin, json_t *lanes, unsigned int ret[LANE_COUNT],
+        struct berth_error **ret_err)
 {
-	static const struct {
-		const char *key;
-		unsigned int threads;
-	} kinds[LANE_COUNT] = {
-	        [LANE_ID_GENERAL] = {"general", LANE_GENERAL},
-	        [LANE_ID_CONTROL] = {"control", LANE_CONTROL},
-	        [LANE_ID_STORAGE] = {"storage", LANE_STORAGE},
-	};
+	const char *key;
+	json_t *v;
+
+	if (lanes && !json_is_null(lanes) && !json_is_object(lanes))
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "plugins.%s.lanes must be a map of lanes to numbers of threads", plugin);
+	json_object_foreach (lanes, key, v) {
+		int n = 0;
+		while (n < LANE_COUNT && strcmp(lane_kinds[n].key, key) != 0)
+			n++;
+		if (n == LANE_COUNT)
+			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+			        "plugins.%s.lanes.%s: no such lane; there are general, control and "
+			        "storage",
+			        plugin, key);
+		json_int_t threads = json_integer_value(v);
+		if (threads < 1 || threads > BERTH_LIMIT_LANE_THREADS)
+			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+			        "plugins.%s.lanes.%s must be a whole number of threads within 1 "
+			        "and %d",
+			        plugin, key, BERTH_LIMIT_LANE_THREADS);
+		ret[n] = (unsigned int)threads;
+	}
+	return 0;
+}
+
+static void make_lanes(struct berth_instance *i, const unsigned int threads[LANE_COUNT])
+{
+	bool serial = (i->file->desc.flags & BERTH_PLUGIN_SERIAL) != 0;
+
 	for (int n = 0; n < LANE_COUNT; n++) {
-		bool serial = (i->file->desc.flags & BERTH_PLUGIN_SERIAL) != 0;
 		if (serial && n > 0) {
 			i->lanes[n] = i->lanes[0];
 			continue;
 		}
-		json_int_t wanted = json_integer_value(json_object_get(lanes, kinds[n].key));
-		unsigned int threads = serial                        ? 1
-		                       : wanted > 0 && wanted <= 256 ? (unsigned int)wanted
-		                                                     : kinds[n].threads;
-		i->lanes[n] = berth_pool_new(&(struct berth_pool_opts){
-		        .name = i->name, .max_threads = threads, .max_queued = LANE_QUEUE});
+		i->lanes[n] = berth_pool_new(&(struct berth_pool_opts){.name = i->name,
+		        .max_threads = serial ? 1 : threads[n],
+		        .max_queued = LANE_QUEUE});
 	}
 }
 
@@ -161,21 +191,37 @@ static void end_instance(struct berth_instance *i)
 		berth_error_free(err);
 }
 
+static int create(struct berth_instance *i, const char *plugin, struct berth_error **ret_err)
+{
+	struct berth_error *err = NULL;
+	int r = life_cycle(i, "create", call_create, OP_DEADLINE_S, ret_err);
+
+	i->created = r == 0;
+	/* Before start() acts on a default. Where create() fails, that may come of one, too. */
+	if (berth_conf_check_types(&i->conf, plugin, &err) < 0) {
+		berth_error_free(*ret_err);
+		*ret_err = err;
+		return -1;
+	}
+	return r;
+}
+
 struct berth_instance *berth_instance_new(struct berth_plugin_host *h, const char *plugin,
         const char *instance, json_t *config, struct berth_error **ret_err)
 {
 	berth_assert_loop();
+	unsigned int threads[LANE_COUNT];
+	for (int n = 0; n < LANE_COUNT; n++)
+		threads[n] = lane_kinds[n].threads;
+	if (read_lanes(plugin, json_object_get(config, "lanes"), threads, ret_err) < 0)
+		return NULL;
 	json_t *own = config ? json_copy(config) : json_object();
-	json_t *lanes = json_incref(json_object_get(own, "lanes"));
 	struct plugin_file *f = berth_plugin_load(
 	        h, plugin, json_string_value(json_object_get(own, "plugin_path")), ret_err);
-	static const char *const reserved[] = {
-	        "plugin_path", "optional", "probe", "lanes", "plugin"};
-	for (size_t n = 0; n < BERTH_ARRAY_LEN(reserved); n++)
-		json_object_del(own, reserved[n]);
+	json_object_del(own, "plugin_path");
+	json_object_del(own, "lanes");
 	if (!f) {
 		json_decref(own);
-		json_decref(lanes);
 		return NULL;
 	}
 	struct berth_instance *i = berth_new(struct berth_instance);
@@ -187,13 +233,10 @@ struct berth_instance *berth_instance_new(struct berth_plugin_host *h, const cha
 	pthread_mutex_init(&i->lock, NULL);
 	berth_conf_init(&i->conf, own);
 	json_decref(own);
-	make_lanes(i, lanes);
-	json_decref(lanes);
+	make_lanes(i, threads);
 	berth_services_fill(i);
 
-	bool ok = make_dirs(i, ret_err) == 0 &&
-	          life_cycle(i, "create", call_create, OP_DEADLINE_S, ret_err) == 0;
-	i->created = ok;
+	bool ok = make_dirs(i, ret_err) == 0 && create(i, plugin, ret_err) == 0;
 	ok = ok && life_cycle(i, "start", call_start_op, OP_DEADLINE_S, ret_err) == 0;
 	i->started = ok;
 	ok = ok && berth_conf_check(&i->conf, plugin, ret_err) == 0;

@@ -33,7 +33,8 @@ struct plugin_file {
 struct berth_conf {
 	json_t *root;
 	pthread_mutex_t lock;
-	char **asked; /* dotted paths, sorted by nothing */
+	char **asked;         /* dotted paths, sorted by nothing */
+	unsigned int *wanted; /* of each: what it was asked for as */
 	struct conf_text *texts;
 };
 
@@ -167,7 +168,10 @@ const char *berth_conf_str(const struct berth_conf *c, const char *path, const c
 int64_t berth_conf_i64(const struct berth_conf *c, const char *path, int64_t dflt);
 int32_t berth_conf_bool(const struct berth_conf *c, const char *path, int32_t dflt);
 const char *berth_conf_json(const struct berth_conf *c, const char *path);
-/* Fails on a key that nobody asked for, naming the nearest one that was. */
+/* Fails on a value that is of none of the types that its key was asked for as. */
+int berth_conf_check_types(
+        struct berth_conf *c, const char *plugin, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* The same, and on a key that nobody asked for, naming the nearest one that was. */
 int berth_conf_check(
         struct berth_conf *c, const char *plugin, struct berth_error **ret_err) BERTH_MUST_CHECK;
 

@@ -39,6 +39,32 @@ static void typo(struct session *s)
 	session_stop(s);
 }
 
+/* A map that holds what nobody knows is the wrong value of any key that has another. */
+static void types(struct session *s)
+{
+	json_t *wrong = json_pack("{s:i}", "zz_no_such_key", 1), *value;
+	const char *key;
+	unsigned int n = 0;
+
+	json_object_foreach (check.config, key, value) {
+		if (json_is_object(value) || json_is_null(value))
+			continue;
+		json_t *more = json_pack("{s:O}", key, wrong);
+		expect(!session_try(s, more), "it starts with a map as the value of %s", key);
+		json_decref(more);
+		expect(strstr(s->err->msg, key), "the error does not name the key %s: \"%s\"", key,
+		        s->err->msg);
+		expect(s->err->code == BERTH_INVALID_ARGUMENT, "%s: %s",
+		        berth_code_name(s->err->code), s->err->msg);
+		n++;
+	}
+	json_decref(wrong);
+	if (n == 0)
+		skip("--config has no key but maps");
+	session_start(s);
+	session_stop(s);
+}
+
 static const struct berth_instance *second(struct session *s)
 {
 	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
@@ -107,6 +133,9 @@ const struct test life_tests[] = {
         T("life.typo", false, typo,
                 "A key that the plugin does not know is refused, by name: it asks for its keys one "
                 "by one, in create()."),
+        T("life.types", false, types,
+                "A key of `--config` whose value is of a type that the plugin does not take is "
+                "refused, by name."),
         {"life.features", KIND_STORAGE, false, features,
                 "The feature bits are known, and fit each other."},
         T("life.work", true, with_work, "The same names can be used again in a later life."),

@@ -9,6 +9,9 @@ shift 2
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/berth-mutants.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 
+echo '{}' >"$tmp/none.yaml"
+echo '{cp: /bin/cp}' >"$tmp/storage.yaml"
+
 storage='LEAKS_FD leaks.fds
 LEAKS_THREAD leaks.threads
 LEAKS_MEMORY leaks.memory
@@ -50,6 +53,7 @@ FORGETS storage.reboot
 TAKES_PATHS storage.names
 TAKES_NO_NAME storage.nameless
 ASKS_FOR_ALL life.typo
+ASKS_FOR_ALL life.types
 LISTS_TWICE storage.list
 MISTAKES_KIND storage.prepare
 SHARES_TEMPORARY storage.crowd
@@ -84,9 +88,10 @@ build() { # build KIND MUTANT
 }
 
 passes() { # passes SO TEST OUT
-	local dir=/tmp
+	local dir=/tmp config=$tmp/none.yaml
 	[ -w /dev/shm ] && [[ $1 == */storage-* ]] && dir=/dev/shm
-	"$check" --brief --dir "$dir" --helpers "$helpers" --only "$2" "$1" >"$3" 2>&1
+	[[ $1 == */storage-* ]] && config=$tmp/storage.yaml
+	"$check" --brief --config "$config" --dir "$dir" --helpers "$helpers" --only "$2" "$1" >"$3" 2>&1
 }
 
 good() { # good KIND TEST: without a mutation

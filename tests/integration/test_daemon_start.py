@@ -33,6 +33,39 @@ def test_mistakes_in_the_configuration(make_daemon, over, text):
     assert not d.mounts()
 
 
+@pytest.mark.parametrize("key,value,text", [
+    ("force_mask", "0700", "force_mask must be text, not a number (quote it to make it text)"),
+    ("userxattr", '"true"', "userxattr must be true or false, not text"),
+    ("metacopy", '"on"', "metacopy must be true or false, not text"), ("metacopy", "on", "metacopy must be true or false, not text"),
+    ("mount_options", "[noatime]", "mount_options must be text, not a list"),
+    ("quota_first_project", '"5000"', "quota_first_project must be a whole number, not text")])
+def test_a_plugin_s_key_of_the_wrong_type(make_daemon, key, value, text):
+    """The default would be served in its place."""
+    d = make_daemon(start=False)
+    d.write_config({})
+    with open(f"{d.tmp}/berth.yaml") as f:
+        c = f.read()
+    with open(f"{d.tmp}/berth.yaml", "w") as f:
+        f.write(c.replace('"storage-overlay": {"path"', f'"storage-overlay": {{"{key}": {value}, "path"', 1))
+    p = berthd(d)
+    assert p.returncode == 1 and f"plugins.storage-overlay.{text}" in p.stderr, p.stderr
+    assert not d.mounts()
+
+
+@pytest.mark.parametrize("plugin", ["storage-overlay", "runtime-runc"])
+@pytest.mark.parametrize("key", ["optional", "probe", "storage", "plugin", "host", "plugin_path"])
+def test_a_key_that_nobody_reads(make_daemon, plugin, key):
+    d = make_daemon(start=False)
+    d.write_config({})
+    with open(f"{d.tmp}/berth.yaml") as f:
+        c = json.load(f)
+    c["plugins"][plugin][key] = {"cgroup_driver": "x"} if key == "host" else "x"
+    with open(f"{d.tmp}/berth.yaml", "w") as f:
+        json.dump(c, f)
+    p = berthd(d)
+    assert p.returncode == 1 and f"plugins.{plugin}.{key}" in p.stderr and "unknown key" in p.stderr, p.stderr
+
+
 def test_config_prints_a_valid_file(make_daemon):
     d = make_daemon(start=False)
     first = berthd(d, "config")

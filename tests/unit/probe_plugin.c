@@ -8,6 +8,7 @@
 
 struct self {
 	const struct berth_host *h;
+	const struct berth_conf *conf;
 	int running, most; /* under no lock: the test looks at one object, or takes the sum */
 	struct berth_watch *timer;
 };
@@ -25,12 +26,17 @@ static void tick(struct berth_op *op, struct berth_watch *w, uint32_t events, vo
 static berth_status create(
         struct berth_op *op, const struct berth_host *h, const struct berth_conf *c, void **self)
 {
+	(void)h->conf_i64(c, "nested.number", 0);
+	(void)h->conf_str(c, "text", NULL);
+	(void)h->conf_str(c, "either", NULL);
+	(void)h->conf_bool(c, "either", 0);
+	(void)h->conf_json(c, "any");
+	(void)h->conf_str(c, "any.b", NULL);
 	if (h->conf_bool(c, "refuse", 0))
 		return berth_fail(h, op, BERTH_E_PRECONDITION, "told to refuse");
 	struct self *s = calloc(1, sizeof(*s));
 	s->h = h;
-	(void)h->conf_i64(c, "nested.number", 0);
-	(void)h->conf_str(c, "text", NULL);
+	s->conf = c;
 	*self = s;
 	return BERTH_OK;
 }
@@ -39,6 +45,7 @@ static berth_status start(struct berth_op *op, void *self)
 {
 	struct self *s = self;
 	(void)op;
+	(void)s->h->conf_str(s->conf, "late", NULL);
 	return s->h->watch_after(s->h, 1000000, tick, s, &s->timer);
 }
 

@@ -174,6 +174,8 @@ static void mistakes_are_named(void **state)
 	                "mean 'storage-overlay'?"},
 	        {"plugins: {storage-overlay: {}, net-cni: {}}",
 	                "t.yaml: runtimes.handlers.runc.plugin: 'runtime-runc' is not in plugins"},
+	        {"plugins: {storage-overlay: {path: 5}, net-cni: {}, runtime-runc: {}}",
+	                "t.yaml:1: plugins.storage-overlay.path must be text: the plugin's file"},
 	        {"\nruntimes: {default: kata}",
 	                "t.yaml:2: runtimes.default: 'kata' is not in runtimes.handlers"},
 	        {"runtimes: {handlers: {runc: {}}}", "runtimes.handlers.runc.plugin is missing"},

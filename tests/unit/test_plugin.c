@@ -454,6 +454,41 @@ static void bad_plugins_and_settings_are_refused(void **state)
 	        "plugins.probe.txet: unknown key; did you mean \"text\"?");
 	expect_refused(e, "{\"nested\":{\"nmber\":1}}", BERTH_INVALID_ARGUMENT,
 	        "did you mean \"nested.number\"?");
+	/* Not done, and not passed over. */
+	expect_refused(e, "{\"optional\":true}", BERTH_INVALID_ARGUMENT,
+	        "plugins.probe.optional: unknown key");
+	expect_refused(
+	        e, "{\"probe\":true}", BERTH_INVALID_ARGUMENT, "plugins.probe.probe: unknown key");
+	expect_refused(e, "{\"plugin\":\"x\"}", BERTH_INVALID_ARGUMENT,
+	        "plugins.probe.plugin: unknown key");
+	/* A value of another type is no reason to serve with the default. */
+	expect_refused(e, "{\"text\":448}", BERTH_INVALID_ARGUMENT,
+	        "plugins.probe.text must be text, not a number (quote it to make it text)");
+	expect_refused(e, "{\"text\":[\"x\"]}", BERTH_INVALID_ARGUMENT,
+	        "plugins.probe.text must be text, not a list");
+	expect_refused(e, "{\"nested\":{\"number\":\"5000\"}}", BERTH_INVALID_ARGUMENT,
+	        "plugins.probe.nested.number must be a whole number, not text");
+	expect_refused(e, "{\"nested\":{\"number\":1.5}}", BERTH_INVALID_ARGUMENT,
+	        "plugins.probe.nested.number must be a whole number, not a fraction");
+	expect_refused(e, "{\"either\":{\"a\":1}}", BERTH_INVALID_ARGUMENT,
+	        "plugins.probe.either must be text or true or false, not a map");
+	expect_refused(e, "{\"refuse\":\"true\"}", BERTH_INVALID_ARGUMENT,
+	        "plugins.probe.refuse must be true or false, not text");
+	/* Where create() fails it may be for the want of the value. */
+	expect_refused(e, "{\"refuse\":true,\"text\":1}", BERTH_INVALID_ARGUMENT,
+	        "plugins.probe.text must be text");
+	expect_refused(e, "{\"late\":7}", BERTH_INVALID_ARGUMENT,
+	        "plugins.probe.late must be text, not a number");
+	expect_refused(
+	        e, "{\"lanes\":4}", BERTH_INVALID_ARGUMENT, "plugins.probe.lanes must be a map");
+	expect_refused(e, "{\"lanes\":{\"bogus\":3}}", BERTH_INVALID_ARGUMENT,
+	        "plugins.probe.lanes.bogus: no such lane");
+	expect_refused(e, "{\"lanes\":{\"general\":\"many\"}}", BERTH_INVALID_ARGUMENT,
+	        "plugins.probe.lanes.general must be a whole number of threads within 1 and 256");
+	expect_refused(
+	        e, "{\"lanes\":{\"control\":0}}", BERTH_INVALID_ARGUMENT, "lanes.control must");
+	expect_refused(
+	        e, "{\"lanes\":{\"storage\":257}}", BERTH_INVALID_ARGUMENT, "lanes.storage must");
 	snprintf(path, sizeof(path), "%s/other.so", e->dir);
 	refuse_file(e, path, "No such file");
 	copy_to(path, 0666);
@@ -470,6 +505,19 @@ static void bad_plugins_and_settings_are_refused(void **state)
 	refuse_file(e, path, "other-cut.so: it");
 	assert_int_equal(truncate(path, 10), 0);
 	refuse_file(e, path, "it is no ELF file");
+}
+
+static void a_value_fits_one_of_the_types_asked_for(void **state)
+{
+	static const char *const good[] = {"{\"either\":\"on\"}", "{\"either\":true}",
+	        "{\"either\":null,\"text\":null}", "{\"any\":{\"a\":[1]}}", "{\"any\":{\"b\":5}}"};
+	struct env *e = *state;
+
+	for (size_t n = 0; n < BERTH_ARRAY_LEN(good); n++) {
+		struct berth_error *err = NULL;
+		if (!instance(e, good[n], &err))
+			fail_msg("%s: %s", good[n], err->msg);
+	}
 }
 
 int main(int argc, char **argv)
@@ -490,6 +538,8 @@ int main(int argc, char **argv)
 	                what_is_not_to_be_trusted_does_not_run, setup, teardown),
 	        cmocka_unit_test_setup_teardown(
 	                bad_plugins_and_settings_are_refused, setup, teardown),
+	        cmocka_unit_test_setup_teardown(
+	                a_value_fits_one_of_the_types_asked_for, setup, teardown),
 	};
 	if (argc < 6 || geteuid() != 0)
 		return 77;
