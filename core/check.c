@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "daemon.h"
 #include "loop/run.h"
+#include "plugin/host.h"
 #include "stream/stream.h"
 
 struct findings {
@@ -209,10 +210,12 @@ int berth_check(const struct berth_config *c, const char *helpers, const char *p
 		const char *own = json_string_value(json_object_get(conf, "path"));
 		_cleanup_free_ char *path =
 		        own ? berth_strdup(own) : berth_asprintf("%s/%s.so", plugins, name);
-		if (access(path, R_OK) < 0)
-			say(&f, "error", path, strerror(errno));
+		struct berth_error *err = NULL;
+		if (berth_plugin_try(plugins, name, own, &err) < 0)
+			say(&f, "error", err->msg, NULL);
 		else
 			say(&f, "ok", path, NULL);
+		berth_error_free(err);
 	}
 	check_runtimes(&f, c);
 	check_cni(&f, c);

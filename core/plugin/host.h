@@ -39,6 +39,11 @@ struct berth_plugin_host_opts {
 
 struct berth_plugin_host *berth_plugin_host_new(const struct berth_plugin_host_opts *opts);
 
+/* Would the file be loaded (all that berth_instance_new() asks before create())? `path` NULL: a
+ * file of plugin_dir. Needs no host; the file's constructors and its entry run, and it stays
+ * loaded. */
+int berth_plugin_try(const char *plugin_dir, const char *name, const char *path,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* [loop, before serving] Loads the plugin file where it is not loaded yet (ownership checks, ELF
  * inspection, dlopen, handshake), creates an instance with `config` (a JSON object; borrowed; the
  * host's own keys are taken out: plugin_path, the file, and lanes), runs create() and start() on a

@@ -239,6 +239,7 @@ struct berth_instance *berth_instance_new(struct berth_plugin_host *h, const cha
 	bool ok = make_dirs(i, ret_err) == 0 && create(i, plugin, ret_err) == 0;
 	ok = ok && life_cycle(i, "start", call_start_op, OP_DEADLINE_S, ret_err) == 0;
 	i->started = ok;
+	ok = ok && berth_plugin_features_check(i->name, i->features, ret_err) == 0;
 	ok = ok && berth_conf_check(&i->conf, plugin, ret_err) == 0;
 	if (!ok) {
 		end_instance(i);

@@ -150,6 +150,9 @@ extern const struct op_impl berth_op_table[BERTH_OP_COUNT];
 /* Runs the op's function; UNIMPLEMENTED where the plugin lacks it, or a feature that the call
  * needs. */
 berth_status berth_op_invoke(struct berth_call *c);
+/* The first op that the plugin's kinds cannot do without and it has not, as "storage.stat"; NULL =
+ * none. */
+const char *berth_plugin_lacks(const struct plugin_file *f);
 /* For a host that looks closer (berth-plugin-check): where it is set, each call into a plugin goes
  * through it, on the worker. It returns what invoke(c) returned. Set before the first instance. */
 extern berth_status (*berth_dispatch_around)(
@@ -158,6 +161,9 @@ extern berth_status (*berth_dispatch_around)(
 /* loader.c */
 /* What is asked of a file before any of its code runs: owner, modes, machine, entry symbol. */
 int berth_plugin_file_check(const char *path, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* Fails on feature bits that exclude each other. */
+int berth_plugin_features_check(
+        const char *plugin, uint64_t features, struct berth_error **ret_err) BERTH_MUST_CHECK;
 struct plugin_file *berth_plugin_load(struct berth_plugin_host *h, const char *name,
         const char *path, struct berth_error **ret_err);
 

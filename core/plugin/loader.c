@@ -254,6 +254,18 @@ static void copy_table(void *to, size_t ours, const void *from)
 	*(uint32_t *)to = (uint32_t)ours;
 }
 
+int berth_plugin_features_check(const char *plugin, uint64_t features, struct berth_error **ret_err)
+{
+	const uint64_t both = BERTH_F_WHITEOUT_OVERLAY | BERTH_F_WHITEOUT_AUFS;
+
+	if ((features & both) != both)
+		return 0;
+	return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+	        "plugin %s: its features 0x%llx have two ways of writing deletions "
+	        "(BERTH_F_WHITEOUT_OVERLAY, BERTH_F_WHITEOUT_AUFS)",
+	        plugin, (unsigned long long)features);
+}
+
 static int adopt(struct plugin_file *f, const struct berth_plugin *d, struct berth_error **ret_err)
 {
 	if (!d)
@@ -281,7 +293,12 @@ static int adopt(struct plugin_file *f, const struct berth_plugin *d, struct ber
 		copy_table(&f->runtime, sizeof(f->runtime), d->runtime);
 	if (d->network)
 		copy_table(&f->network, sizeof(f->network), d->network);
-	return 0;
+	const char *lacks = berth_plugin_lacks(f);
+	if (lacks)
+		return berth_error_set(ret_err, BERTH_UNIMPLEMENTED,
+		        "plugin %s: it has no op %s, which each plugin of its kind must have",
+		        f->path, lacks);
+	return berth_plugin_features_check(f->path, f->desc.features, ret_err);
 }
 
 static struct plugin_file *file_free(struct plugin_file *f)
@@ -292,8 +309,8 @@ static struct plugin_file *file_free(struct plugin_file *f)
 	return NULL;
 }
 
-static struct plugin_file *load(struct berth_plugin_host *h, const char *name, const char *path,
-        struct berth_error **ret_err)
+static struct plugin_file *load(
+        const char *dir, const char *name, const char *path, struct berth_error **ret_err)
 {
 	char real[PATH_MAX];
 	_cleanup_free_ char *in_dir = NULL;
@@ -304,7 +321,7 @@ static struct plugin_file *load(struct berth_plugin_host *h, const char *name, c
 			        "plugin \"%s\": a name, not a path (use path: for a file)", name);
 			return NULL;
 		}
-		path = in_dir = berth_asprintf("%s/%s.so", h->plugin_dir, name);
+		path = in_dir = berth_asprintf("%s/%s.so", dir, name);
 	}
 	if (!realpath(path, real)) {
 		berth_error_errno(ret_err, errno, "plugin %s: %s", name, path);
@@ -327,18 +344,35 @@ static struct plugin_file *load(struct berth_plugin_host *h, const char *name, c
 	f->path = berth_strdup(real);
 	if (adopt(f, entry(BERTH_ABI_MINOR), ret_err) < 0)
 		return file_free(f);
-	berth_log_info("plugin loaded", "plugin", name, "version", f->desc.version, "path", real);
-	f->next = h->files;
-	h->files = f;
 	return f;
+}
+
+int berth_plugin_try(
+        const char *plugin_dir, const char *name, const char *path, struct berth_error **ret_err)
+{
+	struct plugin_file *f = load(plugin_dir, name, path, ret_err);
+
+	if (!f)
+		return -1;
+	file_free(f);
+	return 0;
 }
 
 struct plugin_file *berth_plugin_load(struct berth_plugin_host *h, const char *name,
         const char *path, struct berth_error **ret_err)
 {
-	for (struct plugin_file *f = h->files; f; f = f->next) {
+	struct plugin_file *f;
+
+	for (f = h->files; f; f = f->next) {
 		if (strcmp(f->name, name) == 0)
 			return f;
 	}
-	return load(h, name, path, ret_err);
+	f = load(h->plugin_dir, name, path, ret_err);
+	if (!f)
+		return NULL;
+	berth_log_info(
+	        "plugin loaded", "plugin", name, "version", f->desc.version, "path", f->path);
+	f->next = h->files;
+	h->files = f;
+	return f;
 }

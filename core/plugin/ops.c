@@ -157,12 +157,12 @@ berth_status berth_op_invoke(struct berth_call *c)
 	return invoke_network(c, op, self);
 }
 
-bool berth_instance_has_op(const struct berth_instance *i, enum berth_opcode op)
+static bool file_has_op(const struct plugin_file *f, enum berth_opcode op)
 {
 	switch (op) {
 #define X(id, kind, op, in, out, conc) \
 	case BERTH_OP_##id:            \
-		return i->file->kind.op != NULL;
+		return f->kind.op != NULL;
 		BERTH_OPS_STORAGE(X)
 		BERTH_OPS_RUNTIME(X)
 		BERTH_OPS_NETWORK(X)
@@ -171,6 +171,32 @@ bool berth_instance_has_op(const struct berth_instance *i, enum berth_opcode op)
 		break;
 	}
 	return false;
+}
+
+bool berth_instance_has_op(const struct berth_instance *i, enum berth_opcode op)
+{
+	return file_has_op(i->file, op);
+}
+
+/* docs/plugins.md names them. */
+static const enum berth_opcode needed[] = {BERTH_OP_STORAGE_PREPARE, BERTH_OP_STORAGE_VIEW,
+        BERTH_OP_STORAGE_MOUNTS, BERTH_OP_STORAGE_COMMIT, BERTH_OP_STORAGE_REMOVE,
+        BERTH_OP_STORAGE_STAT, BERTH_OP_STORAGE_LIST, BERTH_OP_RUNTIME_CREATE,
+        BERTH_OP_RUNTIME_START, BERTH_OP_RUNTIME_KILL, BERTH_OP_RUNTIME_REMOVE,
+        BERTH_OP_RUNTIME_STATE, BERTH_OP_RUNTIME_LIST, BERTH_OP_RUNTIME_EXEC,
+        BERTH_OP_NETWORK_ATTACH, BERTH_OP_NETWORK_DETACH, BERTH_OP_NETWORK_STATUS};
+
+const char *berth_plugin_lacks(const struct plugin_file *f)
+{
+	for (size_t n = 0; n < BERTH_ARRAY_LEN(needed); n++) {
+		enum berth_opcode op = needed[n];
+		bool serves = is_storage(op)                 ? f->desc.storage != NULL
+		              : op <= BERTH_OP_RUNTIME_STATS ? f->desc.runtime != NULL
+		                                             : f->desc.network != NULL;
+		if (serves && !file_has_op(f, op))
+			return berth_op_name(op);
+	}
+	return NULL;
 }
 
 /* ---- for metrics ---- */

@@ -1,6 +1,7 @@
 """How berthd starts, and berthctl against it."""
 import json
 import os
+import shutil
 import subprocess
 import time
 
@@ -64,6 +65,27 @@ def test_a_key_that_nobody_reads(make_daemon, plugin, key):
         json.dump(c, f)
     p = berthd(d)
     assert p.returncode == 1 and f"plugins.{plugin}.{key}" in p.stderr and "unknown key" in p.stderr, p.stderr
+
+
+@pytest.mark.skipif(not built("tests/unit/lacking-stat.so"), reason="the build has no unit tests")
+def test_a_plugin_that_would_not_load(make_daemon):
+    """`check` tells what a start would, not only that there is a file."""
+    d = make_daemon(start=False)
+    lacking, writable = built("tests/unit/lacking-stat.so"), f"{d.tmp}/storage-overlay.so"
+    d.write_config({"plugins": {"lacking": {"path": lacking}}})
+    p = berthd(d, "check")
+    assert p.returncode == 1 and f"error    plugin {lacking}: it has no op storage.stat" in p.stdout, p.stdout
+    d.write_config({"plugins": {"lacking": {"path": lacking}}, "storage": {"also": ["lacking"]}})
+    p = berthd(d)
+    assert p.returncode == 1 and "it has no op storage.stat" in p.stderr, p.stderr
+    shutil.copy(built("plugins/storage-overlay/storage-overlay.so"), writable)
+    os.chmod(writable, 0o666)
+    d.write_config({"plugins": {"storage-overlay": {"path": writable}}})
+    p = berthd(d, "check")
+    assert p.returncode == 1 and "writable by its group or by others" in p.stdout, p.stdout
+    os.chmod(writable, 0o755)
+    p = berthd(d, "check")
+    assert p.returncode == 0 and f"ok       {writable}\n" in p.stdout, p.stdout
 
 
 def test_config_prints_a_valid_file(make_daemon):

@@ -196,8 +196,26 @@ static berth_status op_remove(struct berth_op *op, void *self, const struct bert
 	return BERTH_E_NOT_FOUND;
 }
 
+static berth_status op_create(struct berth_op *op, void *self, const struct berth_ctr_args *a)
+{
+	(void)op;
+	(void)self;
+	(void)a;
+	return BERTH_OK;
+}
+
+static berth_status op_list(struct berth_op *op, void *self, struct berth_ctr_list *res)
+{
+	(void)op;
+	(void)self;
+	(void)res;
+	return BERTH_OK;
+}
+
 static const struct berth_runtime_ops runtime = {
         .size = sizeof(runtime),
+        .create = op_create,
+        .list = op_list,
         .start = op_start,
         .kill = op_kill,
         .state = op_state,

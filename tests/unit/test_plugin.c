@@ -19,6 +19,7 @@
 
 static const char *probe_path;
 static char **refused; /* for ABI 0.1, for ABI 1, without an entry, without a note */
+static char **lacking; /* nothing, stat, mounts, sense, and sense once it has started */
 
 struct env {
 	struct berth_loop *loop;
@@ -507,6 +508,44 @@ static void bad_plugins_and_settings_are_refused(void **state)
 	refuse_file(e, path, "it is no ELF file");
 }
 
+static void what_a_kind_needs_is_there_before_it_starts(void **state)
+{
+	static const struct {
+		bool loads, starts;
+		enum berth_code code;
+		const char *words;
+	} wanted[] = {{.loads = true, .starts = true},
+	        {.code = BERTH_UNIMPLEMENTED,
+	                .words = "lacking-stat.so: it has no op storage.stat"},
+	        {.code = BERTH_UNIMPLEMENTED,
+	                .words = "lacking-mounts.so: it has no op storage.mounts"},
+	        {.code = BERTH_INVALID_ARGUMENT, .words = "two ways of writing deletions"},
+	        {.loads = true,
+	                .code = BERTH_INVALID_ARGUMENT,
+	                .words = "two ways of writing deletions"}};
+
+	(void)state;
+	for (size_t n = 0; n < BERTH_ARRAY_LEN(wanted); n++) {
+		_cleanup_(berth_error_freep) struct berth_error *err = NULL, *err2 = NULL;
+		void *one; /* a name is loaded once */
+		setup(&one);
+		struct env *e = one;
+		assert_int_equal(berth_plugin_try(e->dir, "lacking", lacking[n], &err),
+		        wanted[n].loads ? 0 : -1);
+		json_t *j = json_pack("{s:s}", "plugin_path", lacking[n]);
+		bool starts = berth_instance_new(e->host, "lacking", "lacking", j, &err2);
+		json_decref(j);
+		assert_int_equal(starts, wanted[n].starts);
+		for (int k = 0; k < 2; k++) {
+			const struct berth_error *told = k ? err2 : err;
+			if (told && (!strstr(told->msg, wanted[n].words) ||
+			                    told->code != wanted[n].code))
+				fail_msg("\"%s\" lacks \"%s\"", told->msg, wanted[n].words);
+		}
+		teardown(&one);
+	}
+}
+
 static void a_value_fits_one_of_the_types_asked_for(void **state)
 {
 	static const char *const good[] = {"{\"either\":\"on\"}", "{\"either\":true}",
@@ -538,12 +577,14 @@ int main(int argc, char **argv)
 	                what_is_not_to_be_trusted_does_not_run, setup, teardown),
 	        cmocka_unit_test_setup_teardown(
 	                bad_plugins_and_settings_are_refused, setup, teardown),
+	        cmocka_unit_test(what_a_kind_needs_is_there_before_it_starts),
 	        cmocka_unit_test_setup_teardown(
 	                a_value_fits_one_of_the_types_asked_for, setup, teardown),
 	};
-	if (argc < 6 || geteuid() != 0)
+	if (argc < 11 || geteuid() != 0)
 		return 77;
 	probe_path = argv[1];
 	refused = argv + 2;
+	lacking = argv + 6;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
