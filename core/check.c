@@ -23,8 +23,9 @@ struct findings {
 	int errors, warnings;
 };
 
-static void say(struct findings *f, const char *kind, const char *what, const char *text)
+static void say(void *findings, const char *kind, const char *what, const char *text)
 {
+	struct findings *f = findings;
 	printf("%-8s %s%s%s\n", kind, what, text ? ": " : "", text ? text : "");
 	f->errors += strcmp(kind, "error") == 0;
 	f->warnings += strcmp(kind, "warning") == 0;
@@ -74,17 +75,16 @@ static void check_cgroups(struct findings *f, const struct berth_config *c)
 		        "systemd is configured, and does not run here");
 }
 
-static void check_overlay(struct findings *f, const struct berth_config *c)
+/* Of a handler, or of its plugin. NULL: none. */
+static char *exec_helper(const struct berth_config *c, const char *handler)
 {
-	_cleanup_free_ char *text = NULL;
-	if (strcmp(c->storage.driver, "storage-overlay") != 0)
-		return;
-	if (berth_read_file(AT_FDCWD, "/proc/filesystems", BERTH_KIB(64), &text, NULL) < 0 ||
-	        !strstr(text, "\toverlay\n"))
-		say(f, "warning", "storage-overlay",
-		        "this kernel does not list overlay (modprobe overlay)");
-	else
-		say(f, "ok", "storage-overlay", "the kernel has overlay");
+	const char *plugin;
+	json_t *conf = berth_config_handler(c, handler, &plugin);
+	const char *path = json_string_value(json_object_get(conf, "exec_helper"));
+	char *copy = path && *path ? berth_strdup(path) : NULL;
+
+	json_decref(conf);
+	return copy;
 }
 
 static void check_runtimes(struct findings *f, const struct berth_config *c)
@@ -103,6 +103,9 @@ static void check_runtimes(struct findings *f, const struct berth_config *c)
 		else
 			say(f, "ok", label, "answers");
 		berth_error_free(err);
+		_cleanup_free_ char *helper = exec_helper(c, name);
+		if (helper)
+			check_program(f, "exec_helper", helper);
 	}
 	if (!json_object_get(c->runtimes.handlers, c->runtimes.default_handler))
 		say(f, "error", "runtimes.default", "no such handler");
@@ -122,32 +125,108 @@ static bool in_dirs(const json_t *dirs, const char *type)
 	return false;
 }
 
-static void check_conflist(struct findings *f, const char *path, const json_t *dirs)
+/* Of a network configuration that could be read; its plugins may also lie in a directory of its
+ * name. */
+static const char *unusable(const json_t *j, const char *dir, const char *want)
+{
+	const char *name = json_string_value(json_object_get(j, "name"));
+	const json_t *plugins = json_object_get(j, "plugins"), *p;
+	size_t i;
+
+	if (!name)
+		return "it is no network configuration with a name";
+	_cleanup_free_ char *more = berth_path(dir, name, NULL);
+	if (!json_object_get(j, "type") && json_array_size(plugins) == 0 && access(more, F_OK) < 0)
+		return "it has no plugins";
+	json_array_foreach (plugins, i, p) {
+		if (!json_is_string(json_object_get(p, "type")))
+			return "a plugin has no type";
+	}
+	return want && *want && strcmp(name, want) != 0 ? "it is not the network that is wanted"
+	                                                : NULL;
+}
+
+/* Why net-cni takes the next file instead of this one, or NULL with the file in *ret. Static or of
+ * *je. */
+static const char *passed_over(
+        const char *dir, const char *path, const char *want, json_t **ret, json_error_t *je)
 {
 	_cleanup_free_ char *text = NULL;
-	json_error_t je;
 	int r = berth_read_file(AT_FDCWD, path, BERTH_LIMIT_CONFIG_FILE, &text, NULL);
-	json_t *j = r == 0 ? json_loads(text, 0, &je) : NULL;
-	if (!j) {
-		say(f, "warning", path, r < 0 ? strerror(-r) : je.text);
-		return;
-	}
-	json_t *plugins = json_object_get(j, "plugins");
-	size_t n = plugins ? json_array_size(plugins) : 1;
+
+	if (r < 0)
+		return strerror(-r);
+	json_t *j = json_loads(text, JSON_REJECT_DUPLICATES, je);
+	if (!j)
+		return je->text;
+	const char *why = unusable(j, dir, want);
+	if (why)
+		json_decref(j);
+	else
+		*ret = j;
+	return why;
+}
+
+static void check_plugins(
+        struct findings *f, const char *path, const json_t *list, const json_t *dirs)
+{
+	const json_t *plugins = json_object_get(list, "plugins");
+	size_t n = plugins ? json_array_size(plugins) : json_object_get(list, "type") != NULL;
 	bool all = true;
+
 	for (size_t i = 0; i < n; i++) {
-		const json_t *p = plugins ? json_array_get(plugins, i) : j;
+		const json_t *p = plugins ? json_array_get(plugins, i) : list;
 		const char *type = json_string_value(json_object_get(p, "type"));
 		if (type && in_dirs(dirs, type))
 			continue;
-		_cleanup_free_ char *why = berth_asprintf(
-		        "plugin %s is in none of bin_dirs", type ? type : "without a type");
+		_cleanup_free_ char *why =
+		        berth_asprintf("plugin %s is in none of bin_dirs", type ? type : "?");
 		say(f, "error", path, why);
 		all = false;
 	}
 	if (all)
 		say(f, "ok", path, "its plugins are there");
-	json_decref(j);
+}
+
+static int is_conf(const struct dirent *e)
+{
+	const char *dot = strrchr(e->d_name, '.');
+	return dot && (!strcmp(dot, ".conf") || !strcmp(dot, ".conflist") || !strcmp(dot, ".json"));
+}
+
+static int by_bytes(const struct dirent **a, const struct dirent **b)
+{
+	return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+/* As net-cni does: the first file that is a configuration counts, whatever the others are. */
+static void check_conf_dir(
+        struct findings *f, const char *dir, const json_t *dirs, const char *want)
+{
+	_cleanup_free_ char *used = NULL;
+	struct dirent **v = NULL;
+	int n = scandir(dir, &v, is_conf, by_bytes);
+
+	for (int i = 0; i < n; i++) {
+		_cleanup_free_ char *path = berth_path(dir, v[i]->d_name, NULL);
+		_cleanup_free_ char *after = used ? berth_asprintf("not used, %s is", used) : NULL;
+		json_t *list = NULL;
+		json_error_t je;
+		const char *why = after ? NULL : passed_over(dir, path, want, &list, &je);
+		if (after) {
+			say(f, "skipped", path, after);
+		} else if (why) {
+			say(f, "warning", path, why);
+		} else {
+			check_plugins(f, path, list, dirs);
+			used = berth_strdup(v[i]->d_name);
+		}
+		json_decref(list);
+		free(v[i]);
+	}
+	free(v);
+	if (!used)
+		say(f, "warning", dir, "no CNI configuration yet: pods wait for one");
 }
 
 static void check_cni(struct findings *f, const struct berth_config *c)
@@ -156,25 +235,10 @@ static void check_cni(struct findings *f, const struct berth_config *c)
 	const char *dir = json_string_value(json_object_get(conf, "conf_dir"));
 	json_t *dirs = json_object_get(conf, "bin_dirs");
 	json_t *dflt = json_pack("[s,s]", "/opt/cni/bin", "/usr/lib/cni");
-	bool any = false;
 
-	if (strcmp(c->network.plugin, "net-cni") == 0) {
-		dir = dir ? dir : "/etc/cni/net.d";
-		DIR *d = opendir(dir);
-		for (struct dirent *e; d && (e = readdir(d));) {
-			const char *dot = strrchr(e->d_name, '.');
-			if (!dot || (strcmp(dot, ".conf") && strcmp(dot, ".conflist") &&
-			                    strcmp(dot, ".json")))
-				continue;
-			_cleanup_free_ char *path = berth_path(dir, e->d_name, NULL);
-			any = true;
-			check_conflist(f, path, dirs ? dirs : dflt);
-		}
-		if (d)
-			closedir(d);
-		if (!any)
-			say(f, "warning", dir, "no CNI configuration yet: pods wait for one");
-	}
+	if (strcmp(c->network.plugin, "net-cni") == 0)
+		check_conf_dir(f, dir ? dir : "/etc/cni/net.d", dirs ? dirs : dflt,
+		        json_string_value(json_object_get(conf, "network")));
 	json_decref(dflt);
 }
 
@@ -191,7 +255,7 @@ static void check_stream_tls(struct findings *f, const struct berth_config *c, c
 	berth_error_free(err);
 }
 
-int berth_check(const struct berth_config *c, const char *helpers, const char *plugins)
+int berth_check(const struct berth_config *c, const char *helpers, const char *plugins, bool start)
 {
 	static const char *const programs[] = {
 	        "berth-monitor", "berth-pull", "berth-ns", "berth-init"};
@@ -219,7 +283,8 @@ int berth_check(const struct berth_config *c, const char *helpers, const char *p
 	}
 	check_runtimes(&f, c);
 	check_cni(&f, c);
-	check_overlay(&f, c);
+	if (start)
+		berth_check_storages(c, plugins, say, &f);
 	check_cgroups(&f, c);
 	check_capabilities(&f);
 	if (access(c->images.policy, F_OK) < 0)

@@ -518,7 +518,7 @@ int main(int argc, char **argv)
 	if (strcmp(o.command, "config") == 0)
 		berth_config_print(stdout, config);
 	else
-		result = berth_check(config, o.helpers, o.plugins);
+		result = berth_check(config, o.helpers, o.plugins, !o.repair);
 	fflush(stdout);
 	if (o.repair)
 		return serve(&o, config) | result;

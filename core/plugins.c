@@ -101,21 +101,20 @@ static void read_info(struct berth_handler *h)
 }
 
 /* A node that could start no container had better not start. */
-static int check_size_limit(struct berth_daemon *d, struct berth_handler *h, const char *name,
-        struct berth_error **ret_err)
+int berth_check_size_limit(const struct berth_config *c, const struct berth_instance *storage,
+        const char *handler, uint64_t *ret, struct berth_error **ret_err)
 {
-	if (berth_config_size_limit(d->config, name, &h->size_limit, ret_err) < 0)
+	if (berth_config_size_limit(c, handler, ret, ret_err) < 0)
 		return -1;
-	if (h->size_limit && !(berth_instance_features(h->storage) & BERTH_F_QUOTA))
+	if (*ret && !(berth_instance_features(storage) & BERTH_F_QUOTA))
 		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
 		        "containers of the handler %s have a size limit, and the storage driver %s "
 		        "has no quota: %s",
-		        name, berth_instance_name(h->storage), berth_instance_no_quota(h->storage));
+		        handler, berth_instance_name(storage), berth_instance_no_quota(storage));
 	return 0;
 }
 
-/* Loads a storage driver, unless it is there. */
-static struct berth_instance *load_storage(
+struct berth_instance *berth_load_storage(
         struct berth_daemon *d, const char *name, const char *what, struct berth_error **ret_err)
 {
 	struct berth_instance *i = berth_daemon_storage(d, name);
@@ -147,15 +146,15 @@ static int load_storages(struct berth_daemon *d, struct berth_error **ret_err)
 	const char *name;
 	json_t *conf;
 
-	d->storage = load_storage(d, c->storage.driver, "storage.driver", ret_err);
+	d->storage = berth_load_storage(d, c->storage.driver, "storage.driver", ret_err);
 	if (!d->storage)
 		return -1;
 	for (char **v = c->storage.also; v && *v; v++)
-		if (!load_storage(d, *v, "storage.also", ret_err))
+		if (!berth_load_storage(d, *v, "storage.also", ret_err))
 			return -1;
 	json_object_foreach (c->runtimes.handlers, name, conf) {
 		_cleanup_free_ char *what = berth_asprintf("runtimes.handlers.%s.storage", name);
-		if (!load_storage(d, berth_config_storage(c, name), what, ret_err))
+		if (!berth_load_storage(d, berth_config_storage(c, name), what, ret_err))
 			return -1;
 	}
 	return 0;
@@ -178,7 +177,8 @@ static int load_handlers(struct berth_daemon *d, struct berth_error **ret_err)
 			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 			        "runtimes.handlers.%s: plugin %s is no runtime", name, plugin);
 		h->storage = berth_daemon_storage(d, berth_config_storage(d->config, name));
-		if (check_size_limit(d, h, name, ret_err) < 0)
+		if (berth_check_size_limit(d->config, h->storage, name, &h->size_limit, ret_err) <
+		        0)
 			return -1;
 		h->name = berth_strdup(name);
 		d->n_handlers++;

@@ -139,6 +139,101 @@ def test_starts_fast_with_many_pods(make_daemon):
     assert len(d.pods()) == 30 and len(d.ctrs()) == 10
 
 
+# ---- check ----
+
+def kinds(p):
+    """What `berthd check` says of what: {text: kind}."""
+    return {line[9:]: line.split()[0] for line in p.stdout.splitlines()[:-1]}
+
+
+def only(p, part):
+    found = [(k, t) for t, k in kinds(p).items() if part in t]
+    assert len(found) == 1, (part, p.stdout)
+    return found[0]
+
+
+def all_paths(d):
+    return sorted(os.path.join(top, n) for base in (d.root, d.run) for top, ds, fs in os.walk(base) for n in ds + fs)
+
+
+def test_check_starts_the_storage(make_daemon):
+    d = make_daemon(start=False)
+    p = berthd(d, "check")
+    assert p.returncode == 0 and only(p, "storage driver storage-overlay") == ("ok", "storage driver storage-overlay: starts")
+    assert not os.path.exists(d.root) and all_paths(d) == [f"{d.run}/berthd.lock", f"{d.run}/plugins"]
+    d.start()
+    d.import_image()
+    p = berthd(d, "check")
+    assert p.returncode == 0 and only(p, "storage driver")[0] == "skipped" and "a berthd runs" in only(p, "storage driver")[1]
+    d.stop()
+    before = all_paths(d)
+    p = berthd(d, "check")
+    assert p.returncode == 0 and only(p, "storage driver")[0] == "ok"
+    assert all_paths(d) == before and not d.mounts()
+    # What such a store cannot be started with.
+    d.write_config({"plugins": {"storage-overlay": {"path": built("plugins/storage-overlay/storage-overlay.so"),
+                                                    "userxattr": True}, "runtime-runc": {}}, "network": {"plugin": ""}})
+    p = berthd(d, "check")
+    assert p.returncode == 1 and only(p, "storage.driver: ")[0] == "error", p.stdout
+    assert only(p, "storage.driver: ")[1] in berthd(d).stderr.replace('\\"', '"')
+
+
+def test_check_tries_the_file_system(make_daemon):
+    """On an overlay there is no overlay."""
+    d = make_daemon(start=False)
+    d.root = f"{d.tmp}/merged/root"
+    for n in ("tmpfs", "merged"):
+        os.makedirs(f"{d.tmp}/{n}")
+    subprocess.run(["mount", "-t", "tmpfs", "check", f"{d.tmp}/tmpfs"], check=True)
+    try:
+        for n in ("lower", "upper", "work"):
+            os.makedirs(f"{d.tmp}/tmpfs/{n}")
+        o = ",".join(f"{n}dir={d.tmp}/tmpfs/{n}" for n in ("lower", "upper", "work"))
+        subprocess.run(["mount", "-t", "overlay", "check", "-o", o, f"{d.tmp}/merged"], check=True)
+        d.write_config({})
+        p = berthd(d, "check")
+        assert p.returncode == 1 and only(p, "storage.driver: plugin storage-overlay")[0] == "error", p.stdout
+        assert berthd(d).returncode == 1
+    finally:
+        subprocess.run(f"umount {d.tmp}/merged; umount {d.tmp}/tmpfs", shell=True, check=True)
+
+
+def test_check_tries_no_other_storage(make_daemon):
+    d = make_daemon(fake=True, start=False)
+    p = berthd(d, "check")
+    assert only(p, "storage driver fake")[0] == "skipped" and not os.path.exists(d.root)
+
+
+def test_check_looks_for_the_exec_helper(make_daemon):
+    d = make_daemon(start=False)
+    handler = {"plugin": "runtime-runc", "path": daemon.RUNC, "exec_helper": "/no/berth-join"}
+    d.write_config({"runtimes": {"default": "runc", "handlers": {"runc": handler}}})
+    p = berthd(d, "check")
+    assert p.returncode == 1 and only(p, "exec_helper /no/berth-join")[0] == "error"
+
+
+@pytest.mark.skipif(daemon.missing_cni() is not None, reason=str(daemon.missing_cni()))
+def test_check_reads_the_network_that_counts(make_daemon):
+    d = make_daemon(start=False)
+
+    def conf(name, doc):
+        with open(f"{d.cni_dir}/{name}", "w") as f:
+            f.write(doc if isinstance(doc, str) else json.dumps(doc))
+        return f"{d.cni_dir}/{name}"
+    lacking = {"cniVersion": "1.0.0", "name": "other", "plugins": [{"type": "no-such-plugin"}]}
+    broken, late = conf("05-broken.conflist", "{"), conf("20-late.conflist", lacking)
+    nameless = conf("06-nameless.conf", {"type": "no-such-plugin"})
+    p = berthd(d, "check")
+    assert p.returncode == 0, p.stdout
+    assert [only(p, f)[0] for f in (broken, nameless, "10-test.conflist: ", late)] == ["warning", "warning", "ok", "skipped"]
+    os.unlink(f"{d.cni_dir}/10-test.conflist")
+    p = berthd(d, "check")
+    assert p.returncode == 1 and only(p, late) == ("error", f"{late}: plugin no-such-plugin is in none of bin_dirs")
+    os.unlink(late)
+    p = berthd(d, "check")
+    assert p.returncode == 0 and only(p, "no CNI configuration yet")[0] == "warning"
+
+
 # ---- berthctl ----
 
 @pytest.fixture
