@@ -30,6 +30,7 @@
 #include "plugin/crash.h"
 #include "plugins.h"
 #include "recover.h"
+#include "reload.h"
 #include "repair.h"
 #include "stream/stream.h"
 #include "systemd.h"
@@ -224,78 +225,6 @@ static int open_up(struct process *p, struct berth_error **ret_err)
 	return berth_grpc_server_listen(p->server, c->cri.listen, 0660, ret_err);
 }
 
-/* ---- reload ---- */
-
-struct reloading {
-	struct process *p;
-	struct berth_config *config;
-	struct berth_policy *policy;
-	struct berth_shortnames *shortnames;
-	struct berth_error *err;
-};
-
-static char *config_text(const struct berth_config *c)
-{
-	char *text = NULL;
-	size_t n = 0;
-	FILE *f = open_memstream(&text, &n);
-	if (f) {
-		berth_config_print(f, c);
-		fclose(f);
-	}
-	return text;
-}
-
-static void reload_work(void *arg)
-{
-	struct reloading *r = arg;
-	if (berth_config_load(r->p->options->config, &r->config, &r->err) == 0 &&
-	        (berth_policy_load(r->p->d.config->images.policy, &r->policy, &r->err) < 0 ||
-	                berth_shortnames_load(
-	                        r->p->d.config->images.registries, &r->shortnames, &r->err) < 0))
-		return;
-}
-
-static void reloaded(void *arg)
-{
-	struct reloading *r = arg;
-	struct berth_config *have = r->p->d.config;
-
-	berth_streams_reload(&r->p->d);
-	if (r->err) {
-		berth_log_error("reload failed, everything stays as it was", "error", r->err->msg);
-		berth_error_free(r->err);
-		berth_policy_free(r->policy);
-	} else {
-		/* The level and the policy take effect; is there more that would? */
-		have->log.level = r->config->log.level;
-		berth_log_set_level((enum berth_log_level)have->log.level);
-		berth_policy_free(r->p->d.policy);
-		r->p->d.policy = r->policy;
-		berth_shortnames_free(r->p->d.shortnames);
-		r->p->d.shortnames = r->shortnames;
-		_cleanup_free_ char *before = config_text(have), *after = config_text(r->config);
-		berth_log_info("reloaded log.level, the image policy, short names and the streams' "
-		               "certificate",
-		        "note",
-		        before && after && strcmp(before, after) != 0
-		                ? "other changes take effect at the next start"
-		                : NULL);
-	}
-	berth_config_free(r->config);
-	free(r);
-}
-
-static void reload(struct process *p)
-{
-	struct reloading *r = berth_new(struct reloading);
-	r->p = p;
-	if (berth_work(p->d.flows, p->d.loop, reload_work, reloaded, r) < 0) {
-		berth_log_error("reload failed: too many requests are under way");
-		free(r);
-	}
-}
-
 /* ---- the end ---- */
 
 static void drained(void *arg)
@@ -311,7 +240,7 @@ static void on_signal(uv_signal_t *h, int signum)
 	if (p->d.draining)
 		return;
 	if (signum == SIGHUP) {
-		reload(p);
+		berth_reload(&p->d, p->options->config);
 		return;
 	}
 	p->d.draining = true;

@@ -1,18 +1,16 @@
+/* Starting children. */
 #include "loop/child.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/magic.h>
 #include <linux/sched.h>
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -23,13 +21,13 @@
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/mem.h"
+#include "loop/reap.h"
 
 #define CHILD_STACK (64 * 1024) /* of the child until its exec */
 #define MAX_KEEP_FDS 32
 
 struct start {
-	struct start *next; /* in registry.starting */
-	pid_t pid;          /* written by the kernel before the child runs */
+	struct child_starting entry;
 	const struct berth_child_spec *spec;
 	const char *const *envp;
 	int null_fd;
@@ -38,64 +36,13 @@ struct start {
 	const char *what; /* and its name */
 };
 
-/* The children that somebody waits for. One that is just being started is listed before it runs, so
- * that the sweeper takes none of them for an orphan. The lock is not held meanwhile: clone()
- * returns when the child has done its exec, and the loop wants the lock. */
-static struct {
-	pthread_mutex_t lock;
-	struct start *starting;
-	pid_t *pids;
-	size_t n, cap;
-} registry = {.lock = PTHREAD_MUTEX_INITIALIZER};
-
-/* How orphans ended that the sweeper reaped while somebody expects one: it may have been faster. */
-#define ORPHANS_KEPT 1024
-static struct {
-	struct {
-		pid_t pid;
-		int status;
-	} ended[ORPHANS_KEPT]; /* a ring */
-	size_t n;
-	unsigned int expecting;
-} orphans; /* guarded by the registry's lock */
-
 static struct rlimit first_nofile; /* what berthd was started with */
 static bool have_first_nofile;
 
-static void registry_add(pid_t pid)
+void child_keep_limits(void)
 {
-	if (registry.n == registry.cap) {
-		registry.cap = registry.cap ? registry.cap * 2 : 16;
-		registry.pids =
-		        berth_reallocarray(registry.pids, registry.cap, sizeof(*registry.pids));
-	}
-	registry.pids[registry.n++] = pid;
+	have_first_nofile = getrlimit(RLIMIT_NOFILE, &first_nofile) == 0;
 }
-
-static bool registry_has(pid_t pid)
-{
-	for (const struct start *s = registry.starting; s; s = s->next) {
-		if (__atomic_load_n(&s->pid, __ATOMIC_RELAXED) == pid)
-			return true;
-	}
-	for (size_t i = 0; i < registry.n; i++) {
-		if (registry.pids[i] == pid)
-			return true;
-	}
-	return false;
-}
-
-static void registry_drop(pid_t pid)
-{
-	for (size_t i = 0; i < registry.n; i++) {
-		if (registry.pids[i] == pid) {
-			registry.pids[i] = registry.pids[--registry.n];
-			return;
-		}
-	}
-}
-
-/* ---- starting ---- */
 
 /* The child shares our memory until exec (CLONE_VM): nothing but system calls, past libc and what
  * sanitizers put before it, for they would take what the child does to its signals and fds as done
@@ -177,7 +124,7 @@ IN_CHILD static int child_main(void *arg)
 IN_CHILD static pid_t start_copy(struct start *s)
 {
 	struct clone_args a = {.flags = CLONE_VFORK | CLONE_PARENT_SETTID,
-	        .parent_tid = (uintptr_t)&s->pid,
+	        .parent_tid = (uintptr_t)&s->entry.pid,
 	        .exit_signal = SIGCHLD};
 	if (s->cgroup_fd >= 0) {
 		a.flags |= CLONE_INTO_CGROUP;
@@ -199,7 +146,7 @@ IN_CHILD static pid_t start_copy(struct start *s)
 static pid_t start_shared(struct start *s)
 {
 	return clone(child_main, (char *)s + CHILD_STACK,
-	        CLONE_VM | CLONE_VFORK | CLONE_PARENT_SETTID | SIGCHLD, s, &s->pid);
+	        CLONE_VM | CLONE_VFORK | CLONE_PARENT_SETTID | SIGCHLD, s, &s->entry.pid);
 }
 #endif
 
@@ -229,29 +176,6 @@ static int birthplace(const char *const *procs)
 	return berth_take_fd(&fd);
 }
 
-static void starting_add(struct start *s)
-{
-	pthread_mutex_lock(&registry.lock);
-	s->next = registry.starting;
-	registry.starting = s;
-	pthread_mutex_unlock(&registry.lock);
-}
-
-/* `listed`: it was started, and is reaped through this module. */
-static void starting_drop(struct start *s, pid_t listed)
-{
-	pthread_mutex_lock(&registry.lock);
-	for (struct start **q = &registry.starting; *q; q = &(*q)->next) {
-		if (*q == s) {
-			*q = s->next;
-			break;
-		}
-	}
-	if (listed > 0)
-		registry_add(listed);
-	pthread_mutex_unlock(&registry.lock);
-}
-
 int berth_child_start(const struct berth_child_spec *spec, pid_t *ret_pid, int *ret_pidfd,
         struct berth_error **ret_err)
 {
@@ -278,7 +202,7 @@ int berth_child_start(const struct berth_child_spec *spec, pid_t *ret_pid, int *
 	        .cgroup_fd = birthplace(spec->cgroup_procs)};
 	sigset_t all, before;
 	sigfillset(&all);
-	starting_add(s);
+	child_starting_add(&s->entry);
 	/* No handler of ours may run in the child while it shares our memory. */
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	pid_t pid = start_child(s);
@@ -299,7 +223,7 @@ int berth_child_start(const struct berth_child_spec *spec, pid_t *ret_pid, int *
 		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 			;
 	}
-	starting_drop(s, child_err ? 0 : pid);
+	child_starting_drop(&s->entry, child_err ? 0 : pid);
 	munmap(s, CHILD_STACK);
 	if (pid < 0)
 		return berth_error_errno(ret_err, saved, "%s: starting a process", name);
@@ -308,213 +232,4 @@ int berth_child_start(const struct berth_child_spec *spec, pid_t *ret_pid, int *
 	*ret_pid = pid;
 	*ret_pidfd = pidfd;
 	return 0;
-}
-
-/* ---- waiting ---- */
-
-static int reap(pid_t pid, int flags, int *ret_status)
-{
-	pid_t r;
-	do
-		r = waitpid(pid, ret_status, flags);
-	while (r < 0 && errno == EINTR);
-	if (r == 0)
-		return -EAGAIN;
-	int result = r < 0 ? -errno : 0;
-	pthread_mutex_lock(&registry.lock);
-	registry_drop(pid);
-	pthread_mutex_unlock(&registry.lock);
-	return result;
-}
-
-int berth_child_wait(pid_t pid, int pidfd, int *ret_status)
-{
-	(void)pidfd;
-	return reap(pid, 0, ret_status);
-}
-
-struct berth_child_watch {
-	struct berth_fdwatch *watch;
-	pid_t pid;
-	void (*fn)(pid_t pid, int status, void *arg);
-	void *arg;
-};
-
-static void child_ended(int fd, int events, void *arg)
-{
-	struct berth_child_watch *w = arg;
-	(void)fd;
-	(void)events;
-	int status = 0;
-	if (reap(w->pid, WNOHANG, &status) == -EAGAIN)
-		return;
-	struct berth_child_watch copy = *w;
-	berth_fdwatch_free(w->watch);
-	free(w);
-	copy.fn(copy.pid, status, copy.arg);
-}
-
-struct berth_child_watch *berth_child_watch(struct berth_loop *l, pid_t pid, int pidfd,
-        void (*fn)(pid_t pid, int status, void *arg), void *arg)
-{
-	berth_assert_loop();
-	struct berth_child_watch *w = berth_new(struct berth_child_watch);
-	w->pid = pid;
-	w->fn = fn;
-	w->arg = arg;
-	w->watch = berth_fdwatch_start(l, pidfd, UV_READABLE, child_ended, w);
-	return w;
-}
-
-struct berth_child_watch *berth_child_unwatch(struct berth_child_watch *w)
-{
-	if (w) {
-		berth_fdwatch_free(w->watch);
-		free(w);
-	}
-	return NULL;
-}
-
-/* ---- grandchildren ---- */
-
-void berth_child_expect(void)
-{
-	pthread_mutex_lock(&registry.lock);
-	orphans.expecting++;
-	pthread_mutex_unlock(&registry.lock);
-}
-
-void berth_child_expect_end(void)
-{
-	pthread_mutex_lock(&registry.lock);
-	if (--orphans.expecting == 0)
-		orphans.n = 0;
-	pthread_mutex_unlock(&registry.lock);
-}
-
-static void orphan_keep(pid_t pid, int status)
-{
-	if (!orphans.expecting)
-		return;
-	orphans.ended[orphans.n % ORPHANS_KEPT].pid = pid;
-	orphans.ended[orphans.n % ORPHANS_KEPT].status = status;
-	orphans.n++;
-}
-
-static bool orphan_find(pid_t pid, int *ret_status)
-{
-	for (size_t i = orphans.n; i > 0 && orphans.n - i < ORPHANS_KEPT; i--) {
-		if (orphans.ended[(i - 1) % ORPHANS_KEPT].pid == pid) {
-			*ret_status = orphans.ended[(i - 1) % ORPHANS_KEPT].status;
-			return true;
-		}
-	}
-	return false;
-}
-
-int berth_child_claim(pid_t pid, int *ret_pidfd, int *ret_status)
-{
-	siginfo_t si = {0};
-	int r = -ECHILD;
-
-	pthread_mutex_lock(&registry.lock);
-	*ret_pidfd = -1;
-	/* Alive or a zombie: as long as it is our child its pid is its own. */
-	if (!registry_has(pid) && waitid(P_PID, (id_t)pid, &si, WEXITED | WNOHANG | WNOWAIT) == 0) {
-		*ret_pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-		r = *ret_pidfd < 0 ? -errno : 0;
-		if (r == 0)
-			registry_add(pid);
-	} else if (orphan_find(pid, ret_status)) {
-		r = 0;
-	}
-	pthread_mutex_unlock(&registry.lock);
-	return r;
-}
-
-/* ---- the sweeper ---- */
-
-#define SWEEP_RETRY_MS 10
-
-static struct {
-	struct berth_loop *loop;
-	uv_signal_t sigchld;
-	struct berth_timer *retry;
-	void (*on_orphan)(pid_t pid, int status, void *arg);
-	void *arg;
-	bool active;
-} sweeper;
-
-static void sweep(void);
-
-static void sweep_again(void *arg)
-{
-	(void)arg;
-	sweeper.retry = berth_timer_free(sweeper.retry);
-	sweep();
-}
-
-/* The kernel shows one zombie at a time. Where that one is somebody's, orphans behind it must wait
- * until it is reaped. */
-static void sweep(void)
-{
-	for (;;) {
-		siginfo_t si = {0};
-		int status = 0;
-		pthread_mutex_lock(&registry.lock);
-		bool found =
-		        waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT) == 0 && si.si_pid > 0;
-		bool ours = found && registry_has(si.si_pid);
-		if (found && !ours)
-			found = waitpid(si.si_pid, &status, WNOHANG) == si.si_pid;
-		if (found && !ours)
-			orphan_keep(si.si_pid, status);
-		pthread_mutex_unlock(&registry.lock);
-		if (ours && !sweeper.retry)
-			sweeper.retry =
-			        berth_timer_start(sweeper.loop, SWEEP_RETRY_MS, sweep_again, NULL);
-		if (!found || ours)
-			return;
-		if (sweeper.on_orphan)
-			sweeper.on_orphan(si.si_pid, status, sweeper.arg);
-	}
-}
-
-static void on_sigchld(uv_signal_t *h, int signum)
-{
-	(void)h;
-	(void)signum;
-	sweep();
-}
-
-void berth_child_init(
-        struct berth_loop *l, void (*on_orphan)(pid_t pid, int status, void *arg), void *arg)
-{
-	berth_assert_loop();
-	have_first_nofile = getrlimit(RLIMIT_NOFILE, &first_nofile) == 0;
-	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-	sweeper.loop = l;
-	sweeper.on_orphan = on_orphan;
-	sweeper.arg = arg;
-	sweeper.active = true;
-	uv_signal_init(berth_loop_uv(l), &sweeper.sigchld);
-	uv_signal_start(&sweeper.sigchld, on_sigchld, SIGCHLD);
-	sweep();
-}
-
-void berth_child_finish(void)
-{
-	if (!sweeper.active)
-		return;
-	sweeper.active = false;
-	sweeper.retry = berth_timer_free(sweeper.retry);
-	uv_signal_stop(&sweeper.sigchld);
-	uv_close((uv_handle_t *)&sweeper.sigchld, NULL);
-	pthread_mutex_lock(&registry.lock);
-	if (registry.n == 0) {
-		free(registry.pids);
-		registry.pids = NULL;
-		registry.cap = 0;
-	}
-	pthread_mutex_unlock(&registry.lock);
 }
