@@ -128,7 +128,7 @@ bool has(const struct session *s, enum berth_opcode opcode);
 
 /* ---- what a test says ---- */
 
-/* Ends the test's process; what it left is cleaned up by main.c. */
+/* Ends the test's process; what it left is cleaned up by run.c. */
 void fail(const char *fmt, ...) BERTH_PRINTF(1, 2) __attribute__((noreturn));
 void skip(const char *fmt, ...) BERTH_PRINTF(1, 2) __attribute__((noreturn));
 void note(const char *fmt, ...) BERTH_PRINTF(1, 2);
