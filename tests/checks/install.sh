@@ -50,13 +50,28 @@ check_files() {
 		libexec/berth/berth-tls.so
 		share/bash-completion/completions/berthctl
 		share/doc/berth/berth.yaml
+		share/doc/berth/docs/plugin-check.md
+		share/doc/berth/docs/plugins.md
 		share/doc/berth/examples/net-loopback.c
 		share/doc/berth/examples/net-loopback.rs
 		share/doc/berth/examples/runtime-oci.c
 		share/doc/berth/examples/storage_dir.c
+		share/doc/berth/sdk/ABI-POLICY.md
+		share/doc/berth/sdk/CHANGES
+		share/doc/berth/sdk/README.md
 	LIST
 	)
 	diff <(echo "$want") <(installed) || complain "other files than expected are installed (< expected, > there)"
+}
+
+# What the installed documents name by a link is installed, too.
+check_links() {
+	local f link
+	for f in $(find "$tmp/prefix/share/doc/" -name '*.md'); do
+		for link in $(grep -oE '\]\([^)#:]+' "$f" | cut -c 3-); do
+			[ -e "$(dirname "$f")/$link" ] || complain "${f#"$tmp/prefix/"} names $link, which is not installed"
+		done
+	done
 }
 
 # PIE, full RELRO, no executable stack, no text relocations, no rpath; FORTIFY wherever a function has a checked form.
@@ -122,6 +137,8 @@ check_sdk() {
 	export PKG_CONFIG_PATH=$pc
 	[ "$(pkg-config --variable=plugindir berth-plugin)" = "$(dirname "$(find "$tmp/prefix" -name net-cni.so)")" ] ||
 		complain "berth-plugin.pc: plugindir is not the directory of plugins"
+	[ "$(pkg-config --variable=abi berth-plugin)" = "$(. "$src/sdk/abi/lib.sh" && abi_version "$src/sdk/include")" ] ||
+		complain "berth-plugin.pc: abi is $(pkg-config --variable=abi berth-plugin), not what the header has"
 	example storage-dir storage_dir.c "$([ -w /dev/shm ] && echo /dev/shm)"
 	if [ -x /usr/sbin/runc ]; then
 		example runtime-oci runtime-oci.c
@@ -160,6 +177,37 @@ check_sdk() {
 	rm -rf /run/berth-install-test
 }
 
+# A docker-archive of busybox, for who has no registry.
+busybox_archive() {
+	local d=$tmp/image
+	mkdir -p "$d/fs/bin"
+	cp "$(command -v busybox)" "$d/fs/bin/echo"
+	tar -C "$d/fs" -cf "$d/layer.tar" .
+	echo '{"architecture": "amd64", "os": "linux", "config": {"Env": ["PATH=/bin"]}, "rootfs": {"type": "layers", "diff_ids":
+		["sha256:'"$(sha256sum <"$d/layer.tar" | cut -d ' ' -f 1)"'"]}}' >"$d/config.json"
+	echo '[{"Config": "config.json", "RepoTags": ["docker.io/library/busybox:latest"], "Layers": ["layer.tar"]}]' >"$d/manifest.json"
+	tar -C "$d" -cf "$tmp/image.tar" manifest.json config.json layer.tar
+}
+
+# sdk/README.md, to the letter: its blocks are one script. But the image is imported, and the tests of plugins are a few.
+check_readme() {
+	local out
+	[ "$(id -u)" = 0 ] || { echo "not root: sdk/README.md is not followed"; return; }
+	[ -x /usr/sbin/runc ] && command -v busybox >/dev/null || { echo "no runc or busybox: sdk/README.md is not followed"; return; }
+	[ ! -e /run/berth-mine ] && [ ! -e /var/lib/berth-mine ] || { complain "/run/berth-mine or /var/lib/berth-mine is there already"; return; }
+	busybox_archive
+	mkdir -p "$tmp/readme/bin"
+	printf '#!/bin/sh\nexec "$@"\n' >"$tmp/readme/bin/sudo"
+	chmod 755 "$tmp/readme/bin/sudo"
+	awk '/^## / { skip = /^## What is here/ } /^    / && !skip { print substr($0, 5) }' "$src/sdk/README.md" |
+		sed "s#^\\\$ctl pull .*#\$ctl image import $tmp/image.tar#; s# --brief # --brief --only life #" >"$tmp/readme/steps"
+	out=$(cd "$tmp/readme" && PATH=$tmp/readme/bin:$PATH timeout 120 bash -ec 'trap "r=\$?; kill %1 2>/dev/null; wait; exit \$r" EXIT; . ./steps; trap - EXIT' 2>&1) ||
+		complain "sdk/README.md: it does not work as it says: $out"
+	grep -q '^hello$' <<<"$out" || complain "sdk/README.md: its container says nothing: $out"
+	grep -Eq '^storage-mine +storage-mine .*healthy' <<<"$out" || complain "sdk/README.md: its plugin is not listed: $out"
+	rm -rf --one-file-system /run/berth-mine /var/lib/berth-mine
+}
+
 if build gcc -Dbuildtype=release; then
 	meson install -C "$tmp/gcc" --no-rebuild --quiet || complain "meson install"
 	check_files "$(meson introspect "$tmp/gcc" --buildoptions | python3 -c 'import json, sys
@@ -168,8 +216,10 @@ print([o["value"] for o in json.load(sys.stdin) if o["name"] == "libdir"][0])')"
 		check_hardening "$f"
 	done
 	check_small berth-monitor
+	check_links
 	check_parts
 	check_sdk
+	check_readme
 fi
 if command -v clang >/dev/null; then
 	CC=clang build clang -Dbuildtype=release
