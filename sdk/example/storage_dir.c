@@ -123,6 +123,19 @@ static berth_status delete_tree(struct dir_driver *d, struct berth_op *op, const
 	return run(d, op, argv);
 }
 
+/* What a rename did is on the disk only once the directory is. */
+static berth_status sync_names(struct dir_driver *d, struct berth_op *op, const char *key)
+{
+	berth_status st = BERTH_OK;
+	int fd = open(d->host->state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0 || fsync(fd) < 0)
+		st = trouble(d, op, "sync the directory of snapshots", key);
+	if (fd >= 0)
+		close(fd);
+	return st;
+}
+
 /* ---- what the host is told: here always one bind mount ---- */
 
 static void describe(struct dir_driver *d, struct berth_op *op, uint32_t kind, const char *key,
@@ -230,9 +243,15 @@ static berth_status dir_commit(struct berth_op *op, void *self, const struct ber
 		st = trouble(d, op, "sync it", a->key);
 	if (fd >= 0)
 		close(fd);
-	if (st == BERTH_OK && rename(leaf_of(d, op, BERTH_SNAP_ACTIVE, a->key, ""),
-	                              leaf_of(d, op, BERTH_SNAP_COMMITTED, a->name, "")) < 0)
-		st = trouble(d, op, "commit it", a->key);
+	if (st != BERTH_OK)
+		return st;
+	char *from = leaf_of(d, op, BERTH_SNAP_ACTIVE, a->key, ""),
+	     *to = leaf_of(d, op, BERTH_SNAP_COMMITTED, a->name, "");
+	if (rename(from, to) < 0)
+		return trouble(d, op, "commit it", a->key);
+	st = sync_names(d, op, a->key);
+	if (st != BERTH_OK)
+		(void)rename(to, from); /* what failed has not happened */
 	return st;
 }
 
@@ -248,9 +267,14 @@ static berth_status dir_remove(struct berth_op *op, void *self, const struct ber
 	if (!kind)
 		return BERTH_OK;
 	char *tmp = path_of(d, op, "new", a->key, "");
+	st = delete_tree(d, op, tmp); /* what a crash left */
+	if (st != BERTH_OK)
+		return st;
 	if (rename(leaf_of(d, op, kind, a->key, ""), tmp) < 0)
 		return trouble(d, op, "remove it", a->key);
-	return delete_tree(d, op, tmp);
+	/* Or a power cut could bring the name back, with half of the content. */
+	st = sync_names(d, op, a->key);
+	return st == BERTH_OK ? delete_tree(d, op, tmp) : st;
 }
 
 static void tell(struct dir_driver *d, struct berth_op *op, uint32_t kind, const char *key,
