@@ -32,13 +32,19 @@ static int load_filter(int fd)
 	return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0, 0);
 }
 
+void mon_confine_bounds(void)
+{
+	capng_clear(CAPNG_SELECT_ALL);
+	/* It needs SETPCAP, which a restricted berthd may lack; without it the process has nothing
+	 * but KILL in the end all the same. */
+	(void)capng_apply(CAPNG_SELECT_BOUNDS);
+}
+
 int mon_confine(int seccomp_fd)
 {
 	capng_clear(CAPNG_SELECT_ALL);
 	capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_KILL);
-	/* The bounding set needs SETPCAP, which a restricted berthd may lack; without it the
-	 * process still has nothing but KILL. */
-	if (capng_apply(CAPNG_SELECT_ALL) < 0 && capng_apply(CAPNG_SELECT_CAPS) < 0) {
+	if (capng_apply(CAPNG_SELECT_CAPS) < 0) {
 		errno = EPERM;
 		return -1;
 	}

@@ -314,6 +314,7 @@ int mon_create(struct mon *m, const char **ret_err)
 	mon_close(&p.in_r);
 	mon_close(&p.out_w);
 	mon_close(&p.err_w);
+	mon_confine_bounds();
 	int r = wait_command(m, pid, &p, &status);
 	if (m->o->tty)
 		(void)unlink(m->o->console_socket);

@@ -77,7 +77,11 @@ int mon_create(struct mon *m, const char **ret_err);
 /* Kills and reaps whatever descends from us. */
 void mon_kill_descendants(void);
 
-/* confine.c: no return of privileges after it. 0 or -1 with errno. */
+/* confine.c */
+/* Empties the bounding set, where that is allowed. It costs as much as all the rest, and goes
+ * before it: while the runtime works, once no child of ours needs capabilities any more. */
+void mon_confine_bounds(void);
+/* No return of privileges after it. 0 or -1 with errno. */
 int mon_confine(int seccomp_fd);
 
 /* record.c */

@@ -84,6 +84,11 @@ check_hardening() {
 	grep -Eq 'BIND_NOW|FLAGS_1.*NOW' <<<"$dyn" || complain "$name binds lazily"
 	grep -E 'GNU_STACK.* RW ' <<<"$head" >/dev/null || complain "$name has an executable stack"
 	! grep -Eq 'TEXTREL|RPATH|RUNPATH' <<<"$dyn" || complain "$name has text relocations or an rpath"
+	if [[ $dyn != *NEEDED* ]]; then # linked statically: no undefined symbol tells, but what is said at the failure does
+		grep -q 'buffer overflow detected' "$f" || complain "$name was built without FORTIFY"
+		grep -q 'stack smashing detected' "$f" || complain "$name has no stack protector"
+		return
+	fi
 	nm -D --undefined-only "$f" | grep -q '__[a-z_]*_chk' || complain "$name was built without FORTIFY"
 	case $name in
 	*.so) [[ $dyn == *NODELETE* ]] || complain "$name can be unloaded" ;;
@@ -91,10 +96,10 @@ check_hardening() {
 	esac
 }
 
-# A monitor stays for each container: libc, and libcap-ng at most.
+# A monitor stays for each container: libc with its loader, and libcap-ng at most.
 check_small() {
 	local more
-	more=$(readelf -dW "$tmp/prefix/libexec/berth/$1" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | grep -Ev '^lib(c|cap-ng)\.so')
+	more=$(readelf -dW "$tmp/prefix/libexec/berth/$1" | sed -n 's/.*NEEDED.*\[\(.*\)\]/\1/p' | grep -Ev '^(lib(c|cap-ng)|ld-linux[-a-z0-9_]*)\.so')
 	[ -z "$more" ] || complain "$1 needs" $more
 }
 
