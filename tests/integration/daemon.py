@@ -16,6 +16,7 @@ import pytest
 
 import pullharness
 from pullharness import Tar
+from traces import Traces
 
 REPO = pullharness.REPO
 BUSYBOX = "/bin/busybox"
@@ -168,7 +169,7 @@ def busybox_image(**kw):
 
 # ---- the daemon ---------------------------------------------------------------------------
 
-class Daemon:
+class Daemon(Traces):
     counter = 0
 
     def __init__(self, fake=False, config=None, cni=True, env=None, runtime="runc"):
@@ -339,70 +340,10 @@ class Daemon:
 
     # -- what it left --
 
-    def pids(self):
-        """Processes that belong to this daemon, by what their command line names."""
-        out = []
-        for p in glob.glob("/proc/[0-9]*"):
-            pid = int(p[6:])
-            if pid == os.getpid() or (self.proc and pid == self.proc.pid):
-                continue
-            try:
-                with open(f"{p}/cmdline", "rb") as f:
-                    line = f.read()
-                with open(f"{p}/stat", "rb") as f:
-                    state = f.read().rsplit(b")", 1)[1].split()[0]
-            except OSError:
-                continue
-            if self.tmp.encode() in line and state not in (b"Z", b"X"):
-                out.append((pid, line.replace(b"\0", b" ").decode(errors="replace")))
-        return out
-
-    def cgroups(self):
-        return [g for g in glob.glob(f"/sys/fs/cgroup/*{self.cgroup_path}/*/") + glob.glob(f"/sys/fs/cgroup{self.cgroup_path}/*/")]
-
-    def cgroup_file(self, cid, v1, v2):
-        """A file of the container's cgroup, seen from the node: by its name in a v1 hierarchy or in the v2 tree."""
-        at = f"{self.cgroup_path}/*{cid}*"
-        got = glob.glob(f"/sys/fs/cgroup/*{at}/{v1}") + (
-            # in a scope crun's limits are those of a cgroup of its own
-            glob.glob(f"/sys/fs/cgroup{at}/container/{v2}") or glob.glob(f"/sys/fs/cgroup{at}/{v2}"))
-        assert len({os.path.realpath(g) for g in got}) == 1, got
-        with open(got[0]) as f:
-            return f.read().strip()
-
     def pod_init(self, pod):
         """The process that holds a pod's shared PID namespace; its command line names nothing of this daemon."""
         with open(f"{self.run}/pods/{pod[0]}/monitor.json") as f:
             return json.load(f)["pid"]
-
-    def veths(self):
-        return sorted(os.listdir(f"/sys/class/net/{self.bridge}/brif")) if os.path.exists(
-            f"/sys/class/net/{self.bridge}/brif") else []
-
-    def lease_files(self):
-        return [f for f in glob.glob(f"{self.leases}/*/*") if os.path.basename(f)[0].isdigit()]
-
-    def mounts(self):
-        with open("/proc/self/mountinfo") as f:
-            return [line.split()[4] for line in f if f" {self.tmp}" in line]
-
-    def nft(self):
-        got = subprocess.run("iptables-save -t nat 2>/dev/null", shell=True, stdout=subprocess.PIPE, text=True).stdout
-        return [x for x in got.splitlines() if f"10.{self.net}.0." in x]
-
-    def objects(self):
-        out = []
-        for d in ("pods", "containers", "ns"):
-            out += glob.glob(f"{self.run}/{d}/*")
-        return out
-
-    def leftovers(self):
-        out = {"processes": self.pids(), "cgroups": self.cgroups(), "veths": self.veths(), "leases": self.lease_files(),
-               "mounts": self.mounts(), "objects": self.objects(), "nat": self.nft(),
-               "runtime": os.listdir(f"{self.tmp}/runc") if os.path.exists(f"{self.tmp}/runc") else []}
-        if self.fake:
-            out["fake"] = glob.glob(f"{self.run}/plugins/fake/ctrs/*") + glob.glob(f"{self.root}/plugins/fake/net/*")
-        return {k: v for k, v in out.items() if v}
 
     def check_clean(self):
         """Nothing is left of pods and containers."""
@@ -450,32 +391,7 @@ class Daemon:
         if self.proc and self.proc.poll() is None:
             self.proc.kill()
             self.proc.wait()
-        for c in self.cgroups():
-            for pid in open(f"{c}cgroup.procs").read().split():
-                try:
-                    os.kill(int(pid), signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-        for pid, _ in self.pids():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
-        for m in sorted(self.mounts(), reverse=True):
-            subprocess.run(["umount", "-l", m], stderr=subprocess.DEVNULL)
-        if os.path.exists(f"/sys/class/net/{self.bridge}"):
-            subprocess.run(["ip", "link", "del", self.bridge])
-        for _ in range(20):
-            for top in glob.glob(f"/sys/fs/cgroup/*{self.cgroup_path}") + glob.glob(f"/sys/fs/cgroup{self.cgroup_path}"):
-                for d, _, _ in os.walk(top, topdown=False):
-                    try:
-                        os.rmdir(d)
-                    except OSError:
-                        pass
-            if not self.cgroups():
-                break
-            time.sleep(0.05)
-        subprocess.run(["rm", "-rf", "--one-file-system", self.tmp])
+        self.wipe()
 
     # -- CRI in short --
 

@@ -16,7 +16,7 @@ import pytest
 
 from daemon import IMAGE, build_dir, needs_cni, needs_daemon, pb, wait_for
 from streamclient import Http
-from test_stream import processes, server, sleeper  # noqa: F401
+from streamharness import processes, server, sleeper  # noqa: F401
 from test_stream_tls import Ca, config
 
 pytestmark = needs_daemon

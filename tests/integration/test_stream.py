@@ -1,53 +1,21 @@
 """Exec, attach and port-forward through the real daemon, with clients of our own."""
-import concurrent.futures
 import json
 import os
 import socket
 import struct
-import subprocess
-import sys
 import threading
 import time
 
-import grpc
 import pytest
 
-from daemon import fails, needs_cni, needs_daemon, pb, wait_for
-from streamclient import ERROR, RESIZE, STDERR, STDIN, STDOUT, Http, Spdy, WebSocket, gone
+from daemon import needs_cni, needs_daemon, pb, wait_for
+from streamclient import ERROR, RESIZE, STDERR, STDIN, STDOUT, Spdy, WebSocket
+from streamharness import attach_url, exec_url, forward_url, processes, server, sleeper, spdy, tunnel  # noqa: F401
 
 pytestmark = needs_daemon
 
 WS = ["v5.channel.k8s.io", "v5.base64.channel.k8s.io", "v4.channel.k8s.io", "v4.base64.channel.k8s.io", "channel.k8s.io",
       "base64.channel.k8s.io", None]
-
-
-def exec_url(d, cid, *cmd, stdin=True, stdout=True, stderr=True, tty=False):
-    return d.rt.Exec(pb().ExecRequest(container_id=cid, cmd=cmd, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty),
-                     timeout=20).url
-
-
-def attach_url(d, cid, stdin=True, stdout=True, stderr=True, tty=False):
-    return d.rt.Attach(pb().AttachRequest(container_id=cid, stdin=stdin, stdout=stdout, stderr=stderr, tty=tty),
-                       timeout=20).url
-
-
-def forward_url(d, pod, *ports):
-    return d.rt.PortForward(pb().PortForwardRequest(pod_sandbox_id=pod[0], port=ports), timeout=20).url
-
-
-def sleeper(d, **kw):
-    pod = d.run_pod(**kw)
-    return pod, d.run_ctr(pod, "sleep", "1000")
-
-
-def spdy(url, stdin=True, stdout=True, stderr=True, resize=False, **kw):
-    c = Spdy(url, **kw)
-    c.terminal(stdin, stdout, stderr, resize)
-    return c
-
-
-def processes(d, cid, what):
-    return [x for x in d.sh(cid, "ps -o args").splitlines() if what in x and "ps -o" not in x]
 
 
 # ---- exec ----
@@ -297,205 +265,6 @@ def test_a_stop_ends_its_commands(real):
         assert c.finish().code == 137
 
 
-# ---- requests ----
-
-def test_what_is_refused(real):
-    pod, cid = sleeper(real)
-    with fails("NOT_FOUND", "nope"):
-        exec_url(real, "nope", "true")
-    with fails("NOT_FOUND", "nope"):
-        attach_url(real, "nope")
-    with fails("NOT_FOUND", "nope"):
-        forward_url(real, ("nope",), 80)
-    with fails("INVALID_ARGUMENT", cid, "one of"):
-        exec_url(real, cid, "true", stdin=False, stdout=False, stderr=False)
-    with fails("INVALID_ARGUMENT", cid, "tty"):
-        exec_url(real, cid, "true", tty=True)
-    with fails("INVALID_ARGUMENT", cid, "cmd"):
-        exec_url(real, cid)
-    with fails("INVALID_ARGUMENT", cid, "terminal"):
-        attach_url(real, cid, stderr=False, tty=True)
-    for port in (0, -1, 65536):
-        with fails("INVALID_ARGUMENT", pod[0], str(port)):
-            forward_url(real, pod, port)
-    urls = [exec_url(real, cid, "true"), attach_url(real, cid), forward_url(real, pod, 80)]
-    real.stop_pod(pod)
-    with fails("FAILED_PRECONDITION", cid):
-        exec_url(real, cid, "true")
-    with fails("FAILED_PRECONDITION", cid):
-        attach_url(real, cid)
-    with fails("FAILED_PRECONDITION", pod[0]):
-        forward_url(real, pod, 80)
-    for url in urls[:2]:  # it ended between the request and its client
-        with WebSocket(url) as c:
-            assert "not running" in c.finish().code
-    with WebSocket(urls[2], "v4.channel.k8s.io") as c:
-        assert b"not ready" in c.finish().get(1)
-
-
-def test_tokens(real):
-    _, cid = sleeper(real)
-    url = exec_url(real, cid, "echo", "once")
-    assert len(url.rsplit("/", 1)[1]) == 32
-    with Http(url, headers=[("Host", "x")]) as c:
-        assert c.answer()[0] == 400  # asks for no upgrade: the token stays good
-    with WebSocket(url) as c:
-        assert c.finish().out == b"once\n"
-    base, token = url.rsplit("/", 1)
-    for u in (url, url + "0", base + "/" + "0" * 32, url.replace("/exec/", "/attach/")):
-        with WebSocket(u, shake=False) as c:
-            assert c.answer()[0] == 404
-    wrong = exec_url(real, cid, "true").replace("/exec/", "/attach/")
-    with WebSocket(wrong, shake=False) as c:
-        assert c.answer()[0] == 404
-
-
-def test_too_many_tokens(make_daemon):
-    d = make_daemon()
-    pod, cid = sleeper(d)
-    urls = []
-    with pytest.raises(grpc.RpcError) as e:
-        for _ in range(1001):
-            urls.append(exec_url(d, cid, "true"))
-    assert e.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and len(urls) == 1000
-    with WebSocket(urls[0]) as c:
-        assert c.finish().code == 0
-    exec_url(d, cid, "true")
-
-
-@pytest.mark.parametrize("raw,status", [
-    (b"GET /exec/x HTTP/1.0\r\n\r\n", 400), (b"\x16\x03\x01\x02\x00\x01\x00", 400), (b"GET / HTTP/1.1\r\nA : b\r\n\r\n", 400),
-    (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404), (b"GET /exec/ HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-    (b"GET /exec/x HTTP/1.1\r\nHost: x\r\n\r\n", 400), (b"DELETE /exec/x HTTP/1.1\r\nHost: x\r\n\r\n", 405),
-    (b"GET /exec/x HTTP/1.1\r\nA: " + b"x" * 20000, 431),
-    (b"GET /exec/x HTTP/1.1\r\n" + b"A: b\r\n" * 100 + b"\r\n", 400),
-    (b"POST /exec/x HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v9\r\n\r\n", 403),
-    (b"POST /exec/x HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: SPDY/3.1\r\n\r\n", 404)])
-def test_requests_that_are_wrong(real, raw, status):
-    _, cid = sleeper(real)
-    url = exec_url(real, cid, "true")
-    with Http(url, raw=raw) as c:
-        got, headers, body = c.answer()
-        assert got == status and body.strip() and headers["connection"] == "close"
-        assert gone(c.s)
-
-
-def test_who_says_nothing_is_cut_off(real):
-    _, cid = sleeper(real)
-    with Http(exec_url(real, cid, "true"), raw=b"GET /ex") as c:
-        t = time.monotonic()
-        assert gone(c.s, 15)
-        assert 8 < time.monotonic() - t < 14
-
-
-# ---- protocol errors ----
-
-def test_websocket_rules(real):
-    _, cid = sleeper(real)
-    with WebSocket(exec_url(real, cid, "cat")) as c:
-        c.frame(9, b"are you there")
-        c.until(lambda s: c.control)
-        assert c.control == [(10, b"are you there")]
-        c.frame(2, b"\x00ab", fin=False)  # one message in three frames, with a ping between
-        c.frame(0, b"cd", fin=False)
-        c.frame(9, b"")
-        c.frame(0, b"ef")
-        c.until(lambda s: s.out == b"abcdef")
-        c.send(7, b"a channel that is none")
-        c.frame(2, b"")
-        c.send(STDIN, b"!")
-        c.until(lambda s: s.out == b"abcdef!")
-        c.frame(8, struct.pack(">H", 1000))
-        c.finish()
-        assert c.closed == 1000
-    wait_for(lambda: not processes(real, cid, "cat"))
-    for bad in (lambda c: c.frame(2, b"\x00x", mask=False), lambda c: c.frame(3, b""), lambda c: c.frame(0, b"x"),
-                lambda c: c.frame(9, b"", fin=False), lambda c: c.s.sendall(b"\xf2\x80\0\0\0\0")):
-        with WebSocket(exec_url(real, cid, "cat")) as c:
-            bad(c)
-            assert gone(c.s)
-    with WebSocket(exec_url(real, cid, "cat"), "v4.base64.channel.k8s.io") as c:
-        c.frame(1, b"0Y")
-        c.frame(1, b"0!!!!")
-        assert gone(c.s)
-    wait_for(lambda: not processes(real, cid, "cat"))
-
-
-def test_spdy_rules(real):
-    _, cid = sleeper(real)
-    with spdy(exec_url(real, cid, "cat")) as c:
-        c.control_frame(6, struct.pack(">I", 7))
-        c.control_frame(6, struct.pack(">I", 8))
-        c.control_frame(99, b"whatever")
-        c.data(77, b"of no stream")
-        c.data(c.ids[STDIN], b"x")
-        c.until(lambda c: c.seen.out == b"x" and c.pings)
-        assert c.pings == [7]
-        late = c.open("stdin", STDIN)
-        c.until(lambda c: late in c.resets)
-        c.reset(c.ids[STDOUT])
-        c.data(c.ids[STDIN], b"y" * 100000, fin=True)
-        assert c.finish().code == 0  # what nobody wants is thrown away
-    for bad in (lambda c: c.write(b"\x80\x02\0\1\0\0\0\0"), lambda c: c.control_frame(1, b"short"),
-                lambda c: c.control_frame(1, bytes(4) + b"\1" + bytes(5)), lambda c: c.open("stdin") and c.__setattr__("next", 1) or c.open("x"),
-                lambda c: c.control_frame(9, struct.pack(">II", 0, 0)), lambda c: c.control_frame(8, bytes(16385)),
-                lambda c: c.control_frame(1, struct.pack(">IIH", 1, 0, 0) + b"no zlib")):
-        with Spdy(exec_url(real, cid, "cat")) as c:
-            bad(c)
-            assert gone(c.s)
-    assert not processes(real, cid, "cat")
-
-
-def fds(d):
-    return len(os.listdir(f"/proc/{d.proc.pid}/fd"))
-
-
-def test_clients_that_break_off_leave_nothing(real):
-    pod, cid = sleeper(real)
-    WebSocket(exec_url(real, cid, "true")).finish()
-    time.sleep(0.5)
-    before = fds(real)
-
-    def one(i):
-        url = exec_url(real, cid, "cat") if i % 3 else forward_url(real, pod, 1)
-        if i % 4 == 0:
-            c = Http(url, raw=b"GET /exec/")
-        elif i % 3 == 0:
-            c = Spdy(url, "portforward.k8s.io")
-            c.open("error", port=1, requestid=0)
-            if i % 2:
-                c.open("data", port=1, requestid=0)
-        elif i % 2:
-            c = spdy(url)
-            c.data(c.ids[STDIN], b"x")
-        else:
-            c = WebSocket(url)
-            c.s.sendall(b"\x82\xfe\x10")  # in the middle of a frame
-        if i % 5 == 0:
-            c.s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        c.close()
-    with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        list(pool.map(one, range(200)))
-    wait_for(lambda: not processes(real, cid, "cat"), 60, 0.5)
-    wait_for(lambda: fds(real) <= before + 2, 20, 0.2)
-
-
-def test_a_shutdown_in_the_middle(make_daemon):
-    d = make_daemon()
-    pod, cid = sleeper(d)
-    clients = [WebSocket(exec_url(d, cid, "cat")), spdy(exec_url(d, cid, "yes")), spdy(attach_url(d, cid)),
-               Spdy(forward_url(d, pod), "portforward.k8s.io"), Http(exec_url(d, cid, "true"), raw=b"GET ")]
-    clients[0].send(STDIN, b"x")
-    clients[0].until(lambda s: s.out == b"x")
-    exec_url(d, cid, "true")
-    d.restart()  # fails where a sanitizer has something to say
-    for c in clients:
-        assert gone(c.s)
-        c.close()
-    wait_for(lambda: processes(d, cid, "") and not processes(d, cid, "yes") and not processes(d, cid, "cat"))
-    assert d.status(cid).state == pb().CONTAINER_RUNNING
-
-
 # ---- attach ----
 
 @pytest.mark.parametrize("kind", ["spdy", "ws"])
@@ -564,58 +333,16 @@ def test_attach_without_reading(real):
 
 # ---- port-forward ----
 
-SERVER = """
-import socket, sys, threading
-fam = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET
-s = socket.socket(fam)
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-s.bind((sys.argv[1], int(sys.argv[2])))
-s.listen(100)
-print('up', flush=True)
-def serve(c):
-    n = 0
-    while True:
-        p = c.recv(65536)
-        if not p: break
-        n += len(p)
-        c.sendall(p.upper())
-    c.sendall(b'<%d>' % n)
-    c.close()
-while True:
-    threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()
-"""
-
-
-@pytest.fixture
-def server():
-    """server(daemon, pod or None, address, port): echoes in upper case, then tells how much it got."""
-    running = []
-
-    def start(d, pod, address, port):
-        where = ["nsenter", f"--net={d.run}/ns/{pod[0]}/net"] if pod else []
-        p = subprocess.Popen([*where, sys.executable, "-c", SERVER, address, str(port)], stdout=subprocess.PIPE, cwd="/")
-        running.append(p)
-        assert p.stdout.readline() == b"up\n"
-    yield start
-    for p in running:
-        p.kill()
-        p.wait()
-
-
 def pair(c, port, i, key=None, **kw):
     err = c.open("error", (i, "error"), fin=True, port=port, requestID=i, **kw)
     return c.open("data", (i, "data"), port=port, requestID=i), err
-
-
-def tunnel(url):
-    return Spdy(url, ws=WebSocket(url, "SPDY/3.1+portforward.k8s.io"))
 
 
 @needs_cni
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("make", [lambda u: Spdy(u, "portforward.k8s.io"), lambda u: Spdy(u, "portforward.k8s.io", flow=True),
                                   tunnel], ids=["spdy", "spdy-flow", "tunnel"])
-def test_port_forward(real, server, make, address):
+def test_port_forward(real, server, make, address):  # noqa: F811
     pod = real.run_pod(host_network=False)
     server(real, pod, address, 7001)
     c = make(forward_url(real, pod))
@@ -640,7 +367,7 @@ def test_port_forward(real, server, make, address):
 
 
 @needs_cni
-def test_an_unread_port_stalls_no_other(real, server):
+def test_an_unread_port_stalls_no_other(real, server):  # noqa: F811
     pod = real.run_pod(host_network=False)
     server(real, pod, "127.0.0.1", 7001)
     c = Spdy(forward_url(real, pod), "portforward.k8s.io", flow=True)
@@ -664,7 +391,7 @@ def test_an_unread_port_stalls_no_other(real, server):
 
 
 @needs_cni
-def test_port_forward_over_websocket(real, server):
+def test_port_forward_over_websocket(real, server):  # noqa: F811
     pod = real.run_pod(host_network=False)
     server(real, pod, "127.0.0.1", 7001)
     for protocol in ("v4.channel.k8s.io", "v4.base64.channel.k8s.io", None):
@@ -681,7 +408,7 @@ def s_head(seen, ch):
     return struct.unpack("<H", seen.get(ch)[:2])[0]
 
 
-def test_port_forward_to_the_host(real, server):
+def test_port_forward_to_the_host(real, server):  # noqa: F811
     pod = real.run_pod()
     server(real, None, "127.0.0.1", 17001)
     c = Spdy(forward_url(real, pod), "portforward.k8s.io")

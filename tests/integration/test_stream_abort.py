@@ -15,7 +15,7 @@ import pytest
 
 from daemon import build_dir, needs_daemon, pb, wait_for
 from streamclient import RESIZE, STDIN, Http, Spdy, WebSocket
-from test_stream import SERVER, attach_url, exec_url, fds, forward_url, processes, spdy, tunnel
+from streamharness import SERVER, attach_url, exec_url, fds, forward_url, processes, spdy, tunnel
 
 pytestmark = needs_daemon
 

@@ -11,7 +11,7 @@ import pytest
 
 from daemon import build_dir, needs_daemon, wait_for
 from streamclient import STDIN, STDOUT, Http, WebSocket, gone
-from test_stream import exec_url, fds, sleeper, spdy
+from streamharness import exec_url, fds, sleeper, spdy
 
 pytestmark = [needs_daemon, pytest.mark.skipif(not shutil.which("openssl"), reason="needs the openssl program")]
 
