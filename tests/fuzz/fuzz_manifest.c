@@ -35,9 +35,9 @@ static void artifact(const struct pull_manifest *m)
 		size_t len = 0;
 		must(pull_artifact_name(&m->layers[i], &name, &err) == 0);
 		_cleanup_free_ char *head = pull_artifact_head(name, m->layers[i].size, &len);
-		must(len % 512 == 0 && *name != '/' && !strstr(name, "/../"));
+		must(head && len % 512 == 0 && *name != '/' && !strstr(name, "/../"));
 		_cleanup_free_ char *tail = pull_artifact_tail(m->layers[i].size, &len);
-		must((len + m->layers[i].size) % 512 == 0);
+		must(tail && (len + m->layers[i].size) % 512 == 0);
 	}
 	pull_config_finish(&c);
 }
