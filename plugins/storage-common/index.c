@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static uint32_t bucket(const char *key)
 {
@@ -25,6 +26,7 @@ void index_finish(struct index *x)
 		while (x->buckets[i]) {
 			struct snap *s = x->buckets[i];
 			x->buckets[i] = s->next;
+			index_let_go(s);
 			free(s->key);
 			free(s->external);
 			free(s);
@@ -54,8 +56,8 @@ struct snap *index_find_settled(struct index *x, const char *key)
 void index_unpin(struct index *x, struct snap *s)
 {
 	pthread_mutex_lock(&x->lock);
-	if (--s->pins == 0)
-		pthread_cond_broadcast(&x->settled);
+	s->pins--; /* who waits may have a pin of its own */
+	pthread_cond_broadcast(&x->settled);
 	pthread_mutex_unlock(&x->lock);
 }
 
@@ -66,11 +68,19 @@ struct snap *index_add(struct index *x, const char *key, uint32_t kind)
 	if (!s || !(s->key = strdup(key)))
 		abort();
 	s->kind = kind;
+	s->fd = -1;
 	s->phase = PHASE_MAKING;
 	s->next = *b;
 	*b = s;
 	x->n++;
 	return s;
+}
+
+void index_let_go(struct snap *s)
+{
+	if (s->fd >= 0)
+		close(s->fd);
+	s->fd = -1;
 }
 
 void index_set_parent(struct snap *s, struct snap *parent)

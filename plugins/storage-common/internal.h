@@ -36,6 +36,8 @@ void index_init(struct index *x);
 void index_finish(struct index *x);
 struct snap *index_find(struct index *x, const char *key);
 struct snap *index_add(struct index *x, const char *key, uint32_t kind); /* aborts without memory */
+void index_let_go(
+        struct snap *s); /* closes its file; without the lock, of one that is the caller's alone */
 void index_remove(struct index *x, struct snap *s);         /* frees it, tells its parent */
 void index_set_parent(struct snap *s, struct snap *parent); /* either may be NULL */
 /* The same, but a snapshot that is being made or removed is waited for. */

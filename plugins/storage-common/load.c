@@ -66,13 +66,21 @@ static void load_one(struct store *st, struct berth_op *op, int dirfd, bool comm
 		close(fd);
 	if (r == 0)
 		r = name_decode(name, key);
-	if (r < 0 && !committed) {
+	/* A snapshot gets its place with its meta file in it, which no crash but that of the
+	 * machine takes away or cuts. What cannot be read for another reason may be a container's
+	 * own. */
+	if (!committed && (r == -ENOENT || r == -EINVAL || r == -ENOTDIR)) {
 		note(st, op, dir, name, "no complete snapshot, left by a crash: removed");
 		(void)trash_add(st, dirfd, name, TRASH_SNAPSHOT, NULL);
 		return;
 	}
 	if (r < 0) {
-		note(st, op, dir, name, "not a layer of this driver: ignored");
+		char what[256];
+		snprintf(what, sizeof(what), "%s (%s)",
+		        committed ? "not a layer of this driver: ignored"
+		                  : "its meta file cannot be read: it is kept, and not used",
+		        strerror(-r));
+		note(st, op, dir, name, what);
 		return;
 	}
 	if (index_find(&st->own->index, key)) {

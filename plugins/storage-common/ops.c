@@ -120,6 +120,7 @@ static berth_status claim(struct store *st, struct berth_op *op, const char *key
 
 static void unclaim(struct store *st, struct snap *s)
 {
+	index_let_go(s);
 	pthread_mutex_lock(&st->own->index.lock);
 	index_remove(&st->own->index, s);
 	pthread_mutex_unlock(&st->own->index.lock);
@@ -155,7 +156,7 @@ static berth_status fill_dir(struct store *st, struct berth_op *op, int fd, cons
 	return st->driver->make(st, op, s, fd, a);
 }
 
-static berth_status make_dir(struct store *st, struct berth_op *op, const struct snap *s,
+static berth_status make_dir(struct store *st, struct berth_op *op, struct snap *s,
         const char *name, const struct berth_snap_args *a)
 {
 	char tmp[32];
@@ -167,7 +168,9 @@ static berth_status make_dir(struct store *st, struct berth_op *op, const struct
 	int fd = openat(st->new_fd, tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	berth_status r =
 	        fd < 0 ? store_fail(st, op, errno, "make it", a->key) : fill_dir(st, op, fd, s, a);
-	if (fd >= 0)
+	if (r == BERTH_OK && (a->flags & BERTH_SNAP_F_LAYER))
+		s->fd = fd;
+	else if (fd >= 0)
 		close(fd);
 	if (r == BERTH_OK) {
 		int e = put(st, st->new_fd, tmp, st->active_fd, name);
@@ -299,17 +302,26 @@ static berth_status op_mounts(struct berth_op *op, void *self, const struct bert
 
 /* ---- commit ---- */
 
-static int commit_dir(
-        struct store *st, int fd, const struct snap *to, const char *from_name, const char *to_name)
+/* One sync of the file system, not one per file: a layer has thousands of files, and each fsync of
+ * a new file would be a journal commit of its own. It tells an error once for each open file: that
+ * of another's sync is told to this one, too, as its file is older; and it is not told again, while
+ * what was written stays lost. */
+static int sync_layer(struct snap *s, int fd)
+{
+	if (s->lost == 0 && syncfs(fd) < 0)
+		s->lost = -errno;
+	return s->lost;
+}
+
+static int commit_dir(struct store *st, struct snap *from, int fd, const struct snap *to,
+        const char *from_name, const char *to_name)
 {
 	struct meta m;
 
 	meta_of(to, &m);
 	int r = meta_write(fd, &m, false);
-	/* One sync of the file system, not one per file: a layer has thousands of files, and each
-	 * fsync of a new file would be a journal commit of its own. */
-	if (r == 0 && syncfs(fd) < 0)
-		r = -errno;
+	if (r == 0)
+		r = sync_layer(from, fd);
 	if (r == 0)
 		r = put(st, st->active_fd, from_name, st->layers_fd, to_name);
 	if (r == 0 && fsync(st->layers_fd) < 0) {
@@ -322,7 +334,13 @@ static int commit_dir(
 static berth_status seal_and_commit(struct store *st, struct berth_op *op, struct snap *from,
         const char *from_name, struct snap *to, const char *to_name)
 {
-	int fd = openat(st->active_fd, from_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	/* None is open of what was prepared as no layer, or by an earlier process. Its sync does
+	 * not tell what another's was told, and no layer of ours depends on it: a pull prepares
+	 * all that it commits as layers, under names of its own, and a start of the host removes
+	 * what pulls have begun. */
+	int fd = from->fd >= 0 ? from->fd
+	                       : openat(st->active_fd, from_name,
+	                                 O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
 	if (fd < 0)
 		return store_fail(st, op, errno, "commit it", from->key);
@@ -330,11 +348,12 @@ static berth_status seal_and_commit(struct store *st, struct berth_op *op, struc
 	        st->driver->seal ? st->driver->seal(st, op, from, fd) : (berth_status)BERTH_OK;
 	if (r == BERTH_OK) {
 		memcpy(to->own, from->own, sizeof(to->own));
-		int e = commit_dir(st, fd, to, from_name, to_name);
+		int e = commit_dir(st, from, fd, to, from_name, to_name);
 		if (e < 0)
 			r = store_fail(st, op, e, "commit it", from->key);
 	}
-	close(fd);
+	if (fd != from->fd)
+		close(fd);
 	return r;
 }
 
@@ -361,8 +380,8 @@ static berth_status claim_commit(struct store *st, struct berth_op *op,
 	(*from)->pins++; /* claim() may wait for others */
 	r = claim(st, op, a->name, parent, BERTH_SNAP_COMMITTED, to);
 	if (r != BERTH_OK) {
-		if (--(*from)->pins == 0)
-			pthread_cond_broadcast(&st->own->index.settled);
+		(*from)->pins--;
+		pthread_cond_broadcast(&st->own->index.settled);
 		return r;
 	}
 	(*to)->layer = (*from)->layer;
@@ -398,11 +417,16 @@ static berth_status op_commit(struct berth_op *op, void *self, const struct bert
 	}
 	pthread_mutex_lock(&x->lock);
 	to->phase = PHASE_READY;
-	from->phase = PHASE_REMOVING; /* nobody pins it any more */
+	from->phase = PHASE_REMOVING;        /* nobody pins it any more */
+	pthread_cond_broadcast(&x->settled); /* who does may wait for the other */
 	while (from->pins > 1)
 		pthread_cond_wait(&x->settled, &x->lock);
+	int fd = from->fd; /* not closed while another has it */
+	from->fd = -1;
 	index_remove(x, from);
 	pthread_mutex_unlock(&x->lock);
+	if (fd >= 0)
+		close(fd);
 	return BERTH_OK;
 }
 

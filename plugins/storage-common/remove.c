@@ -51,9 +51,12 @@ static int into_trash(
 		from = st->layers_fd;
 		r = trash_add(st, from, name, TRASH_SNAPSHOT, gone);
 	}
-	/* A crash must not bring the name back over a tree that is half deleted. */
-	if (r == 0 && (committed || st->driver->outside) && fsync(from) < 0)
+	/* A crash must not bring the name back over a tree that is half deleted: where that cannot
+	 * be had, it stays as it was. */
+	if (r == 0 && (committed || st->driver->outside) && fsync(from) < 0) {
 		r = -errno;
+		(void)renameat2(st->trash_fd, gone, from, name, RENAME_NOREPLACE);
+	}
 	return r;
 }
 
@@ -92,6 +95,8 @@ berth_status op_remove(struct berth_op *op, void *self, const struct berth_snap_
 		return r;
 
 	int e = into_trash(st, s, name, gone);
+	if (s && (e == 0 || e == -ENOENT))
+		index_let_go(s);
 	pthread_mutex_lock(&x->lock);
 	if (s && (e == 0 || e == -ENOENT)) {
 		index_remove(x, s);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "berth/util.h"
@@ -16,12 +17,40 @@ struct toy {
 	uint64_t next; /* atomic */
 };
 
+static char root[4096]; /* of the only store: these two are for one */
+
+static bool told(const char *name)
+{
+	char path[sizeof(root) + 32];
+
+	snprintf(path, sizeof(path), "%s/%s", root, name);
+	return unlink(path) == 0;
+}
+
+/* What storage-common calls: fails once where a file says so. */
+int fsync(int fd)
+{
+	if (!told("fail-fsync"))
+		return (int)syscall(SYS_fsync, fd);
+	errno = EIO;
+	return -1;
+}
+
+int syncfs(int fd)
+{
+	if (!told("fail-syncfs"))
+		return (int)syscall(SYS_syncfs, fd);
+	errno = EIO;
+	return -1;
+}
+
 static berth_status toy_configure(struct store *st, struct berth_op *op, const struct berth_conf *c)
 {
 	struct toy *t = st->self = calloc(1, sizeof(*t));
 	char path[4096];
 
 	(void)c;
+	snprintf(root, sizeof(root), "%s", st->root);
 	snprintf(path, sizeof(path), "%s/devices", st->root);
 	(void)mkdir(path, 0700);
 	t->devices_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -137,10 +166,11 @@ static int toy_destroy(struct store *st, struct berth_op *op, int dirfd, const s
 static int toy_usage(
         struct store *st, struct berth_op *op, const struct snap *s, int dirfd, struct usage *u)
 {
-	(void)st;
 	(void)op;
 	(void)s;
 	(void)dirfd;
+	if (unlinkat(st->root_fd, "slow", 0) == 0)
+		usleep(300000);
 	*u = (struct usage){.bytes = 4711, .inodes = 42};
 	return 0;
 }

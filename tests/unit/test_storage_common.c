@@ -2,6 +2,7 @@
  * also by the next daemon, and nothing is destroyed that is another's. Needs no root. */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -175,6 +176,86 @@ static void what_is_busy_is_tried_again(void **s)
 	assert_int_equal(entries("devices"), 0);
 }
 
+/* Its sync is told an error once; what was written stays lost. */
+static void a_layer_that_was_lost_is_never_committed(void **s)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_args a = layer_args("pull l1", NULL), c = args("pull l1", NULL, "l1");
+
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	shell("touch fail-syncfs");
+	FAILS(op, ops()->commit(op, testhost_self(h), &c), BERTH_E_INTERNAL, "pull l1");
+	FAILS(op, ops()->commit(op, testhost_self(h), &c), BERTH_E_INTERNAL, "pull l1");
+	remove_snap("pull l1");
+	make_layer("l1", NULL);
+}
+
+static void a_removal_that_is_not_sure_is_none(void **s)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_snap_args a = args("l1", NULL, NULL);
+
+	make_layer("l1", NULL);
+	shell("touch fail-fsync");
+	FAILS(op, ops()->remove(op, testhost_self(h), &a), BERTH_E_INTERNAL, "l1");
+	prepare("c", "l1");
+	assert_int_equal(entries("layers"), 1);
+	remove_snap("c");
+	remove_snap("l1");
+	assert_int_equal(entries("layers"), 0);
+}
+
+static void what_cannot_be_read_is_kept(void **s)
+{
+	prepare("mine", NULL);
+	prepare("cut", NULL);
+	h = testhost_kill(h);
+	shell("sed -i s/v=1/v=2/ active/mine/meta && : >active/cut/meta");
+	start();
+	assert_non_null(strstr(testhost_logged(h), "active/mine': its meta file cannot be read"));
+	assert_non_null(strstr(testhost_logged(h), "active/cut': no complete snapshot"));
+	assert_int_equal(entries("active"), 1);
+	h = testhost_kill(h);
+	shell("sed -i s/v=2/v=1/ active/mine/meta");
+	start();
+	assert_int_equal(count(BERTH_SNAP_ACTIVE), 1);
+	remove_snap("mine");
+	assert_int_equal(entries("active"), 0);
+}
+
+static void *stat_it(void *arg)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_snap_args a = args("pull l1", NULL, NULL);
+	struct berth_snap_info info = {.size = sizeof(info)};
+
+	/* It may be committed by then. */
+	*(berth_status *)arg = ops()->stat(op, testhost_self(h), &a, &info);
+	return NULL;
+}
+
+static void a_commit_waits_no_longer_than_a_look(void **s)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_args a = layer_args("pull l1", NULL), c = args("pull l1", NULL, "l1");
+	berth_status looked;
+	pthread_t t;
+
+	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
+	shell("touch slow");
+	assert_int_equal(pthread_create(&t, NULL, stat_it, &looked), 0);
+	_cleanup_free_ char *slow = berth_asprintf("%s/slow", state);
+	while (access(slow, F_OK) == 0)
+		usleep(1000);
+	OK(op, ops()->commit(op, testhost_self(h), &c));
+	pthread_join(t, NULL);
+	assert_true(looked == BERTH_OK || looked == BERTH_E_NOT_FOUND);
+	assert_int_equal(count(BERTH_SNAP_COMMITTED), 1);
+	remove_snap("l1");
+}
+
 /* A container may call a file of its own "meta". */
 static void a_part_is_no_snapshot(void **s)
 {
@@ -238,6 +319,10 @@ int main(void)
 	        T(a_parent_is_what_it_was_made_on),
 	        T(what_fails_half_way_is_destroyed),
 	        T(what_is_busy_is_tried_again),
+	        T(a_layer_that_was_lost_is_never_committed),
+	        T(a_removal_that_is_not_sure_is_none),
+	        T(what_cannot_be_read_is_kept),
+	        T(a_commit_waits_no_longer_than_a_look),
 	        T(a_part_is_no_snapshot),
 	        T(killed_at_any_instant_nothing_is_left_outside),
 	};
