@@ -86,8 +86,15 @@ static const char *user_of(
 }
 
 struct findings {
-	uint64_t removed, damaged;
+	uint64_t removed, damaged, unknown;
 };
+
+/* For want of room, of an answer, of time: it says nothing of the image. */
+static bool says_nothing(const struct berth_error *err)
+{
+	return err->code == BERTH_RESOURCE_EXHAUSTED || err->code == BERTH_UNAVAILABLE ||
+	       err->code == BERTH_DEADLINE_EXCEEDED || err->code == BERTH_CANCELLED;
+}
 
 static void trouble(struct findings *f, struct berth_error *err)
 {
@@ -114,6 +121,11 @@ static void repair_image(struct berth_daemon *d, struct berth_image *i,
 	_cleanup_free_ char *where =
 	        d->n_storages > 1 ? berth_asprintf(" in %s", berth_instance_name(storage))
 	                          : berth_strdup("");
+	if (says_nothing(err)) {
+		printf("error    image %s cannot be checked%s: %s\n", i->id, where, err->msg);
+		f->unknown++;
+		return;
+	}
 	if (user) {
 		printf("error    image %s is damaged%s, and container %s uses it: %s\n", i->id,
 		        where, user, err->msg);
@@ -170,9 +182,12 @@ int berth_repair(struct berth_daemon *d)
 	if (f.removed && berth_recover_snapshots(d, &err) < 0)
 		trouble(&f, err);
 	printf("%u pod sandboxes, %u containers, %u images; %" PRIu64 " repaired, %" PRIu64
-	       " damaged\n",
+	       " damaged",
 	        HASH_CNT(hh_id, d->pods->by_id), HASH_CNT(hh, d->containers->by_id),
 	        HASH_COUNT(d->images->by_id), d->counts.repaired + f.removed,
 	        d->counts.unrepaired + f.damaged);
-	return d->counts.unrepaired + f.damaged > 0;
+	if (f.unknown)
+		printf(", %" PRIu64 " not checked", f.unknown);
+	printf("\n");
+	return d->counts.unrepaired + f.damaged + f.unknown > 0;
 }

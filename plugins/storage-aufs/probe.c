@@ -95,14 +95,16 @@ static berth_status try_mount(struct store *st, struct berth_op *op, int fs, int
 static berth_status probe_in(struct store *st, struct berth_op *op, int fs)
 {
 	(void)store_delete_tree(st, op, st->new_fd, SCRATCH); /* left by a crash */
-	if (mkdirat(st->new_fd, SCRATCH, 0700) < 0)
-		return unfit(st, op, errno, "cannot make directories");
-	int fd = openat(st->new_fd, SCRATCH, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = mkdirat(st->new_fd, SCRATCH, 0700) < 0
+	                 ? -1
+	                 : openat(st->new_fd, SCRATCH, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	bool made = fd >= 0 && mkdirat(fd, "upper", 0700) == 0 && mkdirat(fd, "lower", 0700) == 0;
+	int e = errno;
 	berth_status r = BERTH_OK;
-	if (fd < 0 || mkdirat(fd, "upper", 0700) < 0 || mkdirat(fd, "lower", 0700) < 0)
-		r = unfit(st, op, errno, "cannot make directories");
-	else
+	if (made)
 		r = try_mount(st, op, fs, fd);
+	else if (!store_lacks_room(st, op, e))
+		r = unfit(st, op, e, "cannot make directories");
 	if (fd >= 0)
 		close(fd);
 	return r;

@@ -66,6 +66,11 @@ int trash_add(struct store *st, int dirfd, const char *name, enum trash_what wha
         char ret_name[TRASH_NAME]);
 /* Deletes one entry, for at most budget_ns: then -ETIME. */
 int trash_delete(struct store *st, struct berth_op *op, const char *name, uint64_t budget_ns);
+/* Deletes the snapshot dirfd/name where it is; 0, or a negative errno: then not all of it.
+ * meta_first: without its meta file no start takes it for whole. Else destroy() must take its
+ * content as a whole. */
+int trash_delete_at(
+        struct store *st, struct berth_op *op, int dirfd, const char *name, bool meta_first);
 /* Deletes what is in the trash. Others may be deleting there, too. Stops when the op is cancelled.
  * 0, or a negative errno with the name of what could not be deleted in `where`. */
 int trash_empty(struct store *st, struct berth_op *op, char where[NAME_LIMIT + 1]);

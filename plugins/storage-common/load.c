@@ -245,3 +245,31 @@ int store_each(struct store *st,
 		r = each_in(st, names[i], fds[i], fn, arg);
 	return r;
 }
+
+static int is_kept(void *arg, const char *in, const char *name, const struct meta *m)
+{
+	(void)arg;
+	(void)name;
+	(void)m;
+	return strcmp(in, "layers") == 0 || strcmp(in, "active") == 0;
+}
+
+int store_in_use(struct store *st)
+{
+	return store_each(st, is_kept, NULL);
+}
+
+bool store_lacks_room(struct store *st, struct berth_op *op, int r)
+{
+	char msg[512];
+
+	r = r < 0 ? -r : r;
+	if ((r != ENOSPC && r != EDQUOT) || store_in_use(st) <= 0)
+		return false;
+	snprintf(msg, sizeof(msg),
+	        "%s: there is no room in '%s' to try what its file system can (%s): it is taken to "
+	        "be as before",
+	        st->host->plugin_name, st->root, strerror(r));
+	st->host->log(st->host, op, BERTH_LOG_WARN, msg);
+	return true;
+}

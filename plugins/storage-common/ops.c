@@ -177,8 +177,12 @@ static berth_status make_dir(struct store *st, struct berth_op *op, struct snap 
 		if (e < 0)
 			r = store_fail(st, op, e, "make it", a->key);
 	}
-	if (r != BERTH_OK && trash_add(st, st->new_fd, tmp, TRASH_SNAPSHOT, NULL) == 0)
+	if (r == BERTH_OK)
+		return r;
+	if (trash_add(st, st->new_fd, tmp, TRASH_SNAPSHOT, NULL) == 0)
 		trash_sweep_soon(st, false);
+	else /* a full btrfs; the next start deletes what stays */
+		(void)trash_delete_at(st, op, st->new_fd, tmp, false);
 	return r;
 }
 

@@ -60,6 +60,19 @@ static int into_trash(
 	return r;
 }
 
+/* On a full btrfs nothing can be renamed, but much deleted; and who removes wants room. Not for
+ * what lies outside of the directory, which is known from there alone, and no layer that could be
+ * half deleted under its name. */
+static int remove_where_it_is(
+        struct store *st, struct berth_op *op, const struct snap *s, const char *name, int why)
+{
+	bool committed = s->kind == BERTH_SNAP_COMMITTED;
+
+	if (st->driver->outside || (committed && !st->driver->destroy))
+		return why;
+	return trash_delete_at(st, op, committed ? st->layers_fd : st->active_fd, name, !committed);
+}
+
 static void delete_now(
         struct store *st, struct berth_op *op, const char *key, const char gone[TRASH_NAME])
 {
@@ -94,7 +107,12 @@ berth_status op_remove(struct berth_op *op, void *self, const struct berth_snap_
 	if (r != BERTH_OK)
 		return r;
 
+	bool moved = true;
 	int e = into_trash(st, s, name, gone);
+	if (s && (e == -ENOSPC || e == -EDQUOT)) {
+		moved = false;
+		e = remove_where_it_is(st, op, s, name, e);
+	}
 	if (s && (e == 0 || e == -ENOENT))
 		index_let_go(s);
 	pthread_mutex_lock(&x->lock);
@@ -105,10 +123,13 @@ berth_status op_remove(struct berth_op *op, void *self, const struct berth_snap_
 		pthread_cond_broadcast(&x->settled);
 	}
 	pthread_mutex_unlock(&x->lock);
+	if (!moved) /* it may have got there all the same */
+		trash_sweep_soon(st, false);
 	if (e < 0)
 		return e == -ENOENT ? (berth_status)BERTH_OK
 		                    : store_fail(st, op, e, "remove it", a->key);
-	delete_now(st, op, a->key, gone);
+	if (moved)
+		delete_now(st, op, a->key, gone);
 	return BERTH_OK;
 }
 

@@ -214,6 +214,12 @@ int store_tree_usage(
  * that fn returns ends it and is returned; a negative errno where a directory cannot be read. */
 int store_each(struct store *st,
         int (*fn)(void *arg, const char *in, const char *name, const struct meta *m), void *arg);
+/* 1: there are layers or containers, and so an earlier start found nothing wrong with the file
+ * system; 0: none; or a negative errno. */
+int store_in_use(struct store *st);
+/* Is r the errno, of either sign, of a probe that only wants for room, in a store that is in use?
+ * Then the log is told. */
+bool store_lacks_room(struct store *st, struct berth_op *op, int r);
 /* The value of field KEY in an `own`; false where there is none, or it is no decimal number. */
 bool own_u64(const char *own, const char *key, uint64_t *ret);
 bool own_text(const char *own, const char *key, char *ret, size_t size); /* false: does not fit */

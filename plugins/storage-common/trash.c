@@ -121,10 +121,10 @@ bool trash_is_part(const char *name)
 	return n > part && strcmp(name + n - part, PART) == 0;
 }
 
-static int call_destroy(const struct sweep *s, int dirfd)
+/* m: what its meta file says; NULL where it has none. */
+static int call_destroy(const struct sweep *s, int dirfd, const struct meta *m)
 {
 	struct store_own *own = s->st->own;
-	struct meta m;
 
 	/* Who has little time does not wait for another's destroy() for longer. By the clock of the
 	 * day, for the thread sanitizer knows no lock by another. */
@@ -137,7 +137,7 @@ static int call_destroy(const struct sweep *s, int dirfd)
 		pthread_mutex_lock(&own->destroying);
 	else if (pthread_mutex_timedlock(&own->destroying, &until) != 0)
 		return -ETIME;
-	int r = s->st->driver->destroy(s->st, s->op, dirfd, meta_read(dirfd, &m) == 0 ? &m : NULL);
+	int r = s->st->driver->destroy(s->st, s->op, dirfd, m);
 	pthread_mutex_unlock(&own->destroying);
 	return r;
 }
@@ -145,12 +145,13 @@ static int call_destroy(const struct sweep *s, int dirfd)
 /* One entry of the trash. */
 static int remove_one(const struct sweep *s, const char *name)
 {
+	struct meta m;
 	int r = 0;
 
 	if (s->st->driver->destroy && !trash_is_part(name)) {
 		int fd = tree_open(s->st->trash_fd, name);
 		if (fd >= 0) {
-			r = call_destroy(s, fd);
+			r = call_destroy(s, fd, meta_read(fd, &m) == 0 ? &m : NULL);
 			close(fd);
 		} else if (fd != -ENOENT && fd != -ENOTDIR && fd != -ELOOP) {
 			r = fd;
@@ -223,6 +224,24 @@ int trash_delete(struct store *st, struct berth_op *op, const char *name, uint64
 	if (r == 0 && __atomic_load_n(&st->own->serial, __ATOMIC_RELAXED) != before)
 		r = sweep_all(&s, where);
 	return r;
+}
+
+int trash_delete_at(
+        struct store *st, struct berth_op *op, int dirfd, const char *name, bool meta_first)
+{
+	const struct sweep s = {.st = st, .op = op};
+	struct meta m;
+	int fd = tree_open(dirfd, name), r = 0;
+
+	if (fd < 0)
+		return fd;
+	bool known = meta_read(fd, &m) == 0;
+	if (meta_first && ((unlinkat(fd, "meta", 0) < 0 && errno != ENOENT) || fsync(fd) < 0))
+		r = -errno;
+	if (r == 0 && st->driver->destroy)
+		r = call_destroy(&s, fd, known ? &m : NULL);
+	close(fd);
+	return r < 0 ? r : remove_dir(&s, dirfd, name, 0);
 }
 
 void trash_sweep_soon(struct store *st, bool after_failure)

@@ -62,6 +62,7 @@ struct dm {
 	/* the pool */
 	char pool[DM_NAME_MAX + 1]; /* its device's name */
 	struct dm_dev pool_dev;
+	int files_fd;   /* of the directory of a pool on files, borrowed; -1: it is on none */
 	bool pool_made; /* activated by this process: undone where the start fails */
 	bool zeroes;    /* it gives no old data in new blocks */
 	char tag[TAG_LEN + 1];
@@ -122,6 +123,8 @@ int node_of(uint32_t major, uint32_t minor, char path[PATH_LIMIT]);
 /* loop.c: the pool on two files; lvm.c: on block devices through LVM. Both set d->pool. */
 berth_status pool_on_files(struct store *st, struct berth_op *op);
 berth_status pool_on_lvm(struct store *st, struct berth_op *op);
+/* Is there too little room for files of the pool to grow? *ret_free: bytes. */
+bool pool_files_full(const struct dm *d, const struct pool_status *s, uint64_t *ret_free);
 /* VG/LV: activated; d->pool is its device. */
 berth_status pool_of_lvm(struct store *st, struct berth_op *op, const char *vg, const char *lv);
 

@@ -24,6 +24,7 @@ static unsigned int percent_of(uint64_t used, uint64_t total)
 bool pool_sick(struct dm *d, const struct pool_status *s, char why[REASON_LIMIT])
 {
 	const char *pool = d->pool;
+	uint64_t left;
 
 	why[0] = '\0';
 	if (s->mode == POOL_FAILED)
@@ -47,6 +48,11 @@ bool pool_sick(struct dm *d, const struct pool_status *s, char why[REASON_LIMIT]
 		        "thin pool '%s' is nearly out of metadata: %u %% of the space for it is "
 		        "used, and metadata_limit is %u",
 		        pool, percent_of(s->meta_used, s->meta_total), d->metadata_limit);
+	else if (pool_files_full(d, s, &left))
+		snprintf(why, REASON_LIMIT,
+		        "thin pool '%s' is nearly full: the file system of its files has %" PRIu64
+		        " MiB left",
+		        pool, left >> 20);
 	return why[0];
 }
 

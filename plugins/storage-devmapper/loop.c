@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -21,6 +22,8 @@
 #define METADATA_MIN (16ull << 20)
 #define METADATA_MAX (15ull << 30) /* the kernel's limit is a little below 16 GiB */
 #define ATTACH_TRIES 32
+/* What the file system of the files must have for what the pool has not used. */
+#define FILES_ROOM (32ull << 20)
 
 static berth_status fail_file(
         struct store *st, struct berth_op *op, const char *what, const char *name, int e)
@@ -30,18 +33,24 @@ static berth_status fail_file(
 	        st->host->plugin_name, what, st->root, name, strerror(errno));
 }
 
-/* Sparse; a file that is there keeps its size, or grows. */
-static int open_file(struct store *st, const char *name, uint64_t size)
+/* A file that is there keeps its size, or grows. Of metadata all has its room: a pool that cannot
+ * write its own is lost until somebody repairs it. */
+static int open_file(struct store *st, const char *name, uint64_t size, bool sparse)
 {
 	int fd = openat(st->root_fd, name, O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600);
 	struct stat s;
 
 	if (fd < 0)
 		return -errno;
-	if (fstat(fd, &s) < 0 || ((uint64_t)s.st_size < size && ftruncate(fd, (off_t)size) < 0)) {
-		int e = -errno;
+	int r = fstat(fd, &s);
+	if (r == 0 && (uint64_t)s.st_size < size)
+		r = ftruncate(fd, (off_t)size);
+	if (r == 0 && !sparse && fallocate(fd, 0, 0, (off_t)size) < 0 && errno != EOPNOTSUPP)
+		r = -1;
+	if (r < 0) {
+		r = -errno;
 		close(fd);
-		return e;
+		return r;
 	}
 	return fd;
 }
@@ -153,6 +162,17 @@ static berth_status make_pool(struct store *st, struct berth_op *op, int data, i
 	        strerror(-r));
 }
 
+bool pool_files_full(const struct dm *d, const struct pool_status *s, uint64_t *ret_free)
+{
+	struct statvfs v;
+
+	if (d->files_fd < 0 || fstatvfs(d->files_fd, &v) < 0)
+		return false;
+	*ret_free = (uint64_t)v.f_bfree * v.f_frsize;
+	uint64_t rest = (s->data_total - s->data_used) * CHUNK_SECTORS * SECTOR;
+	return *ret_free < (rest < FILES_ROOM ? rest : FILES_ROOM);
+}
+
 berth_status pool_on_files(struct store *st, struct berth_op *op)
 {
 	struct dm *d = st->self;
@@ -160,6 +180,7 @@ berth_status pool_on_files(struct store *st, struct berth_op *op)
 	char msg[512];
 	uint64_t meta = d->loop_size / METADATA_SHARE;
 
+	d->files_fd = st->root_fd;
 	snprintf(d->pool, sizeof(d->pool), "berth-%s-pool", d->tag);
 	snprintf(msg, sizeof(msg),
 	        "%s: the thin pool lies on loop files in '%s': good for trials, slow and not meant "
@@ -170,10 +191,10 @@ berth_status pool_on_files(struct store *st, struct berth_op *op)
 		return BERTH_OK;                 /* of an earlier run */
 	(void)dm_remove(d->ctl, d->pool, false); /* killed between making it and its table */
 	meta = meta < METADATA_MIN ? METADATA_MIN : meta > METADATA_MAX ? METADATA_MAX : meta;
-	int data_fd = open_file(st, "data", d->loop_size);
+	int data_fd = open_file(st, "data", d->loop_size, true);
 	if (data_fd < 0)
 		return fail_file(st, op, "file", "data", data_fd);
-	int meta_fd = open_file(st, "metadata", meta & ~4095ull);
+	int meta_fd = open_file(st, "metadata", meta & ~4095ull, false);
 	berth_status r = meta_fd < 0 ? fail_file(st, op, "file", "metadata", meta_fd)
 	                             : check_metadata(st, op, meta_fd);
 	if (r == BERTH_OK)

@@ -128,6 +128,7 @@ static berth_status dm_configure(struct store *st, struct berth_op *op, const st
 	d->ctl = -1;
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_mutex_init(&d->snapping, NULL);
+	d->files_fd = -1;
 	/* Pages that nobody touches are never there. */
 	d->owner = calloc(IDS, sizeof(*d->owner));
 	d->held = calloc(IDS, sizeof(*d->held));

@@ -215,14 +215,6 @@ static berth_status make_base(struct store *st, struct berth_op *op, uint32_t ol
 	return BERTH_OK;
 }
 
-static int any_snapshot(void *arg, const char *in, const char *name, const struct meta *m)
-{
-	(void)arg;
-	(void)name;
-	(void)m;
-	return strcmp(in, "layers") == 0 || strcmp(in, "active") == 0;
-}
-
 /* Is the device in the pool? -ENODATA */
 static int probe_device(struct dm *d, const struct thin *t)
 {
@@ -268,7 +260,7 @@ berth_status base_ready(struct store *st, struct berth_op *op)
 	r = finish_old(st, &t, have, old);
 	if (r < 0)
 		return fail_state(st, op, "delete what is left of", "base.next", r);
-	int used = store_each(st, any_snapshot, NULL);
+	int used = store_in_use(st);
 	if (used < 0)
 		return fail_state(st, op, "read", "", used);
 	if (have) {

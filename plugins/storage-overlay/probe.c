@@ -22,14 +22,6 @@ static berth_status unfit(struct store *st, struct berth_op *op, const char *why
 	        errno ? strerror(errno) : "");
 }
 
-static int is_layer(void *arg, const char *in, const char *name, const struct meta *m)
-{
-	(void)arg;
-	(void)name;
-	(void)m;
-	return strcmp(in, "layers") == 0 || strcmp(in, "active") == 0;
-}
-
 /* Tries a mount that is attached nowhere. Returns 0, or a negative errno with the kernel's words.
  */
 static int set_options(int fs, const struct overlay *o, bool with_volatile)
@@ -112,11 +104,6 @@ static berth_status probe_in(struct store *st, struct berth_op *op, int fd)
 	struct overlay *o = st->self;
 	char path[64], said[256], why[512];
 
-	for (int i = 0; i < 3; i++) {
-		static const char *const dirs[] = {"lower", "upper", "work"};
-		if (mkdirat(fd, dirs[i], 0700) < 0)
-			return unfit(st, op, "cannot make directories");
-	}
 	errno = 0;
 	if (!lists_types(fd))
 		return unfit(st, op,
@@ -158,7 +145,7 @@ static berth_status check_marks(struct store *st, struct berth_op *op)
 		return BERTH_OK;
 	/* Before there was a choice they were trusted; a note that was torn had no layers yet. */
 	bool user = strcmp(have, "user\n") == 0;
-	r = user == o->userxattr ? 0 : store_each(st, is_layer, NULL);
+	r = user == o->userxattr ? 0 : store_in_use(st);
 	if (r > 0)
 		return berth_fail(st->host, op, BERTH_E_PRECONDITION,
 		        "%s in '%s': there are layers that were made with userxattr %s: remove all "
@@ -206,9 +193,29 @@ static berth_status check_kernel(struct store *st, struct berth_op *op)
 	        "'overlay')");
 }
 
+/* Directories to try with: an fd of the one that holds them, or a negative errno. */
+static int make_scratch(struct store *st)
+{
+	static const char *const dirs[] = {"lower", "upper", "work"};
+	int fd = mkdirat(st->new_fd, SCRATCH, 0700) < 0
+	                 ? -1
+	                 : openat(st->new_fd, SCRATCH, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	for (size_t i = 0; i < sizeof(dirs) / sizeof(dirs[0]); i++) {
+		if (mkdirat(fd, dirs[i], 0700) < 0) {
+			int r = -errno;
+			close(fd);
+			return r;
+		}
+	}
+	return fd;
+}
+
 berth_status probe_overlay(struct store *st, struct berth_op *op)
 {
-	const struct overlay *o = st->self;
+	struct overlay *o = st->self;
 	berth_status status = o->program ? (berth_status)BERTH_OK : check_kernel(st, op);
 
 	if (status != BERTH_OK)
@@ -218,12 +225,16 @@ berth_status probe_overlay(struct store *st, struct berth_op *op)
 		errno = -r;
 		return unfit(st, op, "cannot rename directories");
 	}
-	if (mkdirat(st->new_fd, SCRATCH, 0700) < 0)
-		return unfit(st, op, "cannot make directories");
-	int fd = openat(st->new_fd, SCRATCH, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	status = fd < 0 ? unfit(st, op, "cannot open directories") : probe_in(st, op, fd);
-	if (fd >= 0)
+	int fd = make_scratch(st);
+	if (fd >= 0) {
+		status = probe_in(st, op, fd);
 		close(fd);
+	} else if (store_lacks_room(st, op, fd)) {
+		o->use_volatile = false;
+	} else {
+		errno = -fd;
+		status = unfit(st, op, "cannot make directories");
+	}
 	(void)store_delete_tree(st, op, st->new_fd, SCRATCH); /* else the next start does */
 	return status == BERTH_OK ? check_marks(st, op) : status;
 }
