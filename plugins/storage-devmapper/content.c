@@ -29,7 +29,7 @@ static berth_status fail_device(
 	struct pool_status s;
 	char why[REASON_LIMIT];
 	bool suspect = r == -EIO || r == -ENOSPC || r == -EROFS || r == -EOPNOTSUPP ||
-	               r == -EINVAL || r == -EUCLEAN;
+	               r == -EINVAL || r == -EUCLEAN || r == -ENODATA;
 
 	if (!suspect || pool_status(d, &s) < 0 || !pool_sick(d, &s, why))
 		return store_fail(st, op, r, what, key);
@@ -297,9 +297,7 @@ int dm_usage(
 	if (s->kind == BERTH_SNAP_VIEW)
 		return 0;
 	if (s->kind == BERTH_SNAP_ACTIVE) {
-		/* Where nobody has it mounted nothing was written. */
-		if (!thin_is_open(d, t.dev))
-			return 0;
+		/* It stays active, as after describe: who mounts it may be about to do so. */
 		int r = thin_activate(d, &t, path);
 		int fd = r < 0 ? r : fs_open(d, path, t.fs, false);
 		if (fd < 0)

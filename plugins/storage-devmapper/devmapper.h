@@ -110,7 +110,6 @@ int thin_delete(struct dm *d, uint32_t dev); /* gone already: 0; in use: -EBUSY 
 int thin_activate(struct dm *d, const struct thin *t, char path[PATH_LIMIT]);
 /* Waits some time for whoever has it open; then it goes by itself later, and -EBUSY. */
 int thin_deactivate(struct dm *d, uint32_t dev);
-bool thin_is_open(struct dm *d, uint32_t dev);
 
 /* pool.c */
 berth_status pool_open(struct store *st, struct berth_op *op);

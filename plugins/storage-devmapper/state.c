@@ -168,7 +168,13 @@ static berth_status fill_base(struct store *st, struct berth_op *op, struct thin
 	if (s != BERTH_OK)
 		return s;
 	int fd = fs_open(d, path, t->fs, false);
-	r = fd < 0 ? fd : fs_totals(fd, &t->totals);
+	r = fd < 0 ? fd : 0;
+	/* A directory of no image, which would be in each container, and go with the lowest layer
+	 * into other drivers. e2fsck makes it where it has something for it. */
+	if (r == 0 && unlinkat(fd, "lost+found", AT_REMOVEDIR) < 0 && errno != ENOENT)
+		r = -errno;
+	if (r == 0)
+		r = fs_totals(fd, &t->totals);
 	if (r == 0 && syncfs(fd) < 0)
 		r = -errno;
 	if (fd >= 0)

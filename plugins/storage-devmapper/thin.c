@@ -194,12 +194,3 @@ int thin_deactivate(struct dm *d, uint32_t dev)
 	struct dm_dev o;
 	return dm_find(d->ctl, name, &o) == -ENXIO ? 0 : -EBUSY;
 }
-
-bool thin_is_open(struct dm *d, uint32_t dev)
-{
-	char name[DM_NAME_MAX + 1];
-	struct dm_dev o;
-
-	thin_name(d, dev, name);
-	return dm_find(d->ctl, name, &o) == 0 && o.opened > 0;
-}

@@ -54,6 +54,8 @@ static void layers_begin_as_their_parent(const char *config)
 	layer("one", NULL, "a", "of one");
 	take(false, BERTH_SNAP_F_LAYER, "two.part", "one");
 	assert_there("a", "of one");
+	_cleanup_free_ char *extra = berth_asprintf("%s/lost+found", target);
+	assert_int_equal(access(extra, F_OK), -1); /* mkfs.ext4 makes it */
 	put("b", "of two");
 	unlink_there("a");
 	do_umount();
@@ -230,6 +232,12 @@ static void usage_is_what_was_added(void **s)
 	assert_in_range(stat_snap("c").bytes, 0, MIB / 4);
 	assert_int_equal(fill("mine", 4), 4);
 	usleep(2100000); /* it is not asked more often */
+	i = stat_snap("c");
+	assert_in_range(i.bytes, 4 * MIB, 5 * MIB);
+	assert_int_equal(i.inodes, 1);
+	/* Also while nobody has it mounted. */
+	do_umount();
+	restart(LOOP);
 	i = stat_snap("c");
 	assert_in_range(i.bytes, 4 * MIB, 5 * MIB);
 	assert_int_equal(i.inodes, 1);
