@@ -97,20 +97,22 @@ def thin(shared_thin):
     wait_for(lambda: shared_thin.devices() == [])
 
 
-UNIT = "tests/unit/test_storage_devmapper"
+UNITS = ["tests/unit/test_storage_devmapper", "tests/unit/test_storage_devmapper_pool"]
 
 
 def units():
-    with open(f"{daemon.REPO}/{UNIT}.c") as f:
-        return re.findall(r"^static void (\w+)\(void \*\*s\)$", f.read(), re.M)
+    for unit in UNITS:
+        with open(f"{daemon.REPO}/{unit}.c") as f:
+            for name in re.findall(r"^static void (\w+)\(void \*\*s\)$", f.read(), re.M):
+                yield pytest.param(unit, name, id=name)
 
 
-@pytest.mark.parametrize("name", units())
-def test_unit(name):
+@pytest.mark.parametrize("unit,name", units())
+def test_unit(unit, name):
     """The unit tests, which skip themselves on most machines."""
-    if not daemon.built(UNIT):
-        pytest.skip(f"the build has no {UNIT}")
-    got = subprocess.run([daemon.built(UNIT), name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if not daemon.built(unit):
+        pytest.skip(f"the build has no {unit}")
+    got = subprocess.run([daemon.built(unit), name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert got.returncode == 0, got.stdout
     if "SKIPPED" in got.stdout:
         pytest.skip(got.stdout)

@@ -1,96 +1,13 @@
-/* storage-overlay through the ABI, mounted as the host mounts it. Needs root; runs in a mount
- * namespace and on a tmpfs of its own. */
+/* storage-overlay through the ABI, mounted as the host mounts it. */
 #include <errno.h>
-#include <fcntl.h>
-#include <sched.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <cmocka.h>
 
-#include "base/fd.h"
-#include "base/mem.h"
 #include "mount/mount.h"
-#include "storage_fixture.h"
+#include "overlay_fixture.h"
 
-#define PLUGIN BERTH_TEST_PLUGINS "/storage-overlay/storage-overlay.so"
 #define LAYERS 250
-
-static int no_root;
-static char dir[] = "/tmp/berth-overlay-XXXXXX";
-
-static int group_setup(void **s)
-{
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
-		no_root = 1;
-		return 0;
-	}
-	assert_non_null(mkdtemp(dir));
-	assert_int_equal(mount("tmpfs", dir, "tmpfs", 0, "mode=755"), 0);
-	/* A colon in the path must not part layers. */
-	state = berth_asprintf("%s/st:ate", dir);
-	target = berth_asprintf("%s/mnt", dir);
-	return berth_mkdir_p(target, 0755);
-}
-
-static int group_teardown(void **s)
-{
-	if (no_root)
-		return 0;
-	free(state);
-	free(target);
-	umount2(dir, MNT_DETACH);
-	return rmdir(dir);
-}
-
-static void start(const char *config)
-{
-	_cleanup_free_ char *msg = NULL;
-
-	h = testhost_new(PLUGIN, state, NULL, config);
-	if (testhost_start(h, &msg) != BERTH_OK)
-		fail_msg("%s", msg);
-	assert_null(testhost_unasked(h));
-}
-
-static int setup(void **s)
-{
-	if (no_root)
-		return 0;
-	assert_int_equal(berth_mkdir_p(state, 0700), 0);
-	start("{}");
-	return 0;
-}
-
-static int teardown(void **s)
-{
-	if (no_root)
-		return 0;
-	h = testhost_free(h);
-	return berth_rm_tree(AT_FDCWD, state);
-}
-
-static void restart(void)
-{
-	h = testhost_kill(h);
-	start("{}");
-}
-
-#define NEED_ROOT()             \
-	do {                    \
-		if (no_root)    \
-			skip(); \
-	} while (0)
 
 static void layers_come_in_any_order_and_compose(void **s)
 {
@@ -334,86 +251,6 @@ static void many_layers(void **s)
 	berth_mount_force_short_names(false);
 }
 
-static void what_a_crash_leaves_is_cleaned_up(void **s)
-{
-	NEED_ROOT();
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-
-	make_file_layer("sha256:a", NULL, "f", "1");
-	make_file_layer("sha256:b", "sha256:a", "g", "2");
-	make_file_layer("sha256:c", "sha256:b", "g", "2");
-	prepare_and_mount("c1", "sha256:a");
-	unmount();
-	/* In the middle of prepare; of a remove; a torn meta file of an active one after a power
-	 * cut; a commit between its meta file and its rename. */
-	_cleanup_free_ char *cmd =
-	        berth_asprintf("cd '%s' && mkdir -p new/77/fs trash/1/deep/er active/half/fs && "
-	                       "echo x > trash/1/deep/er/f && : > active/half/meta && "
-	                       "sed -i s/active/committed/ active/c1/meta",
-	                state);
-	assert_int_equal(system(cmd), 0);
-	restart();
-	assert_int_equal(count(BERTH_SNAP_ACTIVE), 1);
-	assert_int_equal(count(BERTH_SNAP_COMMITTED), 3);
-	assert_int_equal(entries("new"), 0);
-	OK(op, ops()->cleanup(op, testhost_self(h)));
-	assert_int_equal(entries("trash"), 0);
-	remount("c1");
-	unmount();
-
-	/* A layer without its meta file is none, nor is what stands on it; both names are free. */
-	_cleanup_free_ char *rm = berth_asprintf("rm '%s/layers/sha256%%3Ab/meta'", state);
-	assert_int_equal(system(rm), 0);
-	restart();
-	assert_int_equal(count(BERTH_SNAP_COMMITTED), 1);
-	assert_non_null(strstr(testhost_logged(h), "sha256%3Ab"));
-	assert_non_null(strstr(testhost_logged(h), "sha256:c"));
-	make_file_layer("sha256:b", "sha256:a", "new", "3");
-	make_file_layer("sha256:c", "sha256:b", "g", "2");
-	restart();
-	assert_int_equal(count(BERTH_SNAP_COMMITTED), 3);
-}
-
-static void a_volatile_upper_is_trusted_within_one_boot(void **s)
-{
-	NEED_ROOT();
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	struct berth_mounts_result r = {.size = sizeof(r)};
-
-	make_file_layer("sha256:a", NULL, "f", "1");
-	struct berth_snap_args a = args("c", "sha256:a", NULL);
-	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
-	bool is_volatile = false;
-	for (size_t i = 0; r.mounts[0]->options[i]; i++)
-		is_volatile = is_volatile || strcmp(r.mounts[0]->options[i], "volatile") == 0;
-	assert_true(is_volatile);
-	mount_result(&r);
-	put_in(target, "w", "written");
-	umount2(target, MNT_DETACH); /* the mark stays */
-	restart();
-	remount("c");
-	assert_in(target, "w", "written");
-	unmount();
-	_cleanup_free_ char *cmd =
-	        berth_asprintf("sed -i 's/^boot=.*/boot=another/' '%s/active/c/meta'", state);
-	assert_int_equal(system(cmd), 0);
-	restart();
-	FAILS(op, ops()->mounts(op, testhost_self(h), &a, &r), BERTH_E_PRECONDITION, "restarted");
-	remove_snap("c");
-
-	h = testhost_free(h);
-	start("{\"volatile\": false, \"mount_options\": \"nodev,metacopy=off\"}");
-	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
-	bool nodev = false;
-	for (size_t i = 0; r.mounts[0]->options[i]; i++) {
-		assert_string_not_equal(r.mounts[0]->options[i], "volatile");
-		nodev = nodev || strcmp(r.mounts[0]->options[i], "nodev") == 0;
-	}
-	assert_true(nodev);
-	mount_result(&r);
-	unmount();
-}
-
 static void usage_counts_what_is_in_the_layer(void **s)
 {
 	NEED_ROOT();
@@ -443,72 +280,6 @@ static void usage_counts_what_is_in_the_layer(void **s)
 	assert_true(i.created_ns > 1500000000ull * 1000000000ull);
 }
 
-static void killed_at_any_instant_it_comes_up_whole(void **s)
-{
-	NEED_ROOT();
-	kill_at_any_instant(60, 8000, restart, NULL);
-}
-
-/* A container may nest directories deeper than any stack. */
-static void a_deep_tree_is_removed(void **s)
-{
-	NEED_ROOT();
-	remove_a_deep_tree();
-}
-
-static void a_big_tree_does_not_hold_up_its_remove(void **s)
-{
-	NEED_ROOT();
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	struct berth_mounts_result r = {.size = sizeof(r)};
-	struct berth_snap_args a = args("big", NULL, NULL);
-
-	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
-	int at = open(r.mounts[0]->source, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	for (int i = 0; i < 60000; i++) {
-		char name[16];
-		snprintf(name, sizeof(name), "f%d", i);
-		assert_int_equal(mknodat(at, name, S_IFREG | 0600, 0), 0);
-	}
-	close(at);
-	uint64_t begin = berth_now_ns();
-	remove_snap("big");
-	uint64_t took = berth_now_ns() - begin;
-	assert_int_equal(entries("active"), 0);
-	if (took > 2000000000ull)
-		fail_msg("%llu ms", (unsigned long long)took / 1000000);
-	/* Stopped in the middle, the next start goes on. */
-	h = testhost_free(h);
-	start("{}");
-	await_empty_trash();
-}
-
-static void a_mount_left_inside_is_not_emptied(void **s)
-{
-	NEED_ROOT();
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
-	struct berth_mounts_result r = {.size = sizeof(r)};
-	struct berth_snap_args a = args("m", NULL, NULL);
-
-	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
-	_cleanup_free_ char *in = berth_asprintf("%s/vol", r.mounts[0]->source),
-	                    *vol = berth_asprintf("%s/volume", dir);
-	assert_int_equal(berth_mkdir_p(in, 0755), 0);
-	assert_int_equal(berth_mkdir_p(vol, 0755), 0);
-	put_in(vol, "precious", "data");
-	assert_int_equal(berth_mount_bind(vol, in, false, false, &err), 0);
-	remove_snap("m");
-	assert_in(vol, "precious", "data");
-	assert_non_null(strstr(testhost_logged(h), "'m'"));
-	FAILS(op, ops()->cleanup(op, testhost_self(h)), BERTH_E_INTERNAL, "busy");
-	_cleanup_free_ char *trash = berth_asprintf("%s/trash", state);
-	assert_int_equal(berth_umount_tree(trash, false, &err), 0);
-	OK(op, ops()->cleanup(op, testhost_self(h)));
-	assert_int_equal(entries("trash"), 0);
-	assert_in(vol, "precious", "data");
-}
-
 static void an_unfit_file_system_is_refused_with_the_reason(void **s)
 {
 	NEED_ROOT();
@@ -535,8 +306,6 @@ static void an_unfit_file_system_is_refused_with_the_reason(void **s)
 	testhost_kill(bad);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -547,13 +316,7 @@ int main(void)
 	        T(owners_of_the_root_are_mapped),
 	        T(bad_arguments_are_named),
 	        T(many_layers),
-	        T(what_a_crash_leaves_is_cleaned_up),
-	        T(a_volatile_upper_is_trusted_within_one_boot),
 	        T(usage_counts_what_is_in_the_layer),
-	        T(killed_at_any_instant_it_comes_up_whole),
-	        T(a_deep_tree_is_removed),
-	        T(a_big_tree_does_not_hold_up_its_remove),
-	        T(a_mount_left_inside_is_not_emptied),
 	        T(an_unfit_file_system_is_refused_with_the_reason),
 	};
 	return cmocka_run_group_tests_name("storage-overlay", tests, group_setup, group_teardown);
