@@ -30,7 +30,7 @@ static int kernel_has_aufs(void)
 
 int aufs_group_setup(void **s)
 {
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0) {
 		no_root = 1;
 		print_message("skipped: needs root\n");
 		return 0;

@@ -63,7 +63,7 @@ static inline void drop_fs(void)
 
 static inline int group_setup(void **s)
 {
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0) {
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0) {
 		missing = "root's rights";
 		return 0;
 	}

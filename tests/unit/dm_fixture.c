@@ -105,7 +105,7 @@ int group_setup(void **s)
 		print_message("storage-devmapper: %s\n", lacking);
 		return 0;
 	}
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		return -1;
 	assert_non_null(mkdtemp(dir));
 	state = berth_asprintf("%s/state", dir);

@@ -274,7 +274,7 @@ static int propagation_child(struct fixture *f)
 	Runtime__V1__Mount m, *list[] = {&m};
 	char path[3][128];
 
-	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+	if (unshare(CLONE_NEWNS) < 0 || mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL) < 0)
 		return 77;
 	f->c.mounts = list;
 	f->c.n_mounts = 1;

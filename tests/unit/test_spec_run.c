@@ -50,7 +50,7 @@ static bool hide_unified(void)
 	if (access("/sys/fs/cgroup/unified/cgroup.procs", F_OK) < 0)
 		return true;
 	return unshare(CLONE_NEWNS) == 0 &&
-	       mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+	       mount("none", "/", NULL, MS_REC | MS_SLAVE, NULL) == 0 &&
 	       umount2("/sys/fs/cgroup/unified", MNT_DETACH) == 0;
 }
 

@@ -29,7 +29,7 @@ static char dir[] = "/tmp/berth-options-XXXXXX";
 
 static int setup(void **s)
 {
-	no_root = unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0;
+	no_root = unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0;
 	if (no_root)
 		return 0;
 	memcpy(dir + strlen(dir) - 6, "XXXXXX", 6);

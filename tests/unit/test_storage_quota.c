@@ -41,7 +41,7 @@ static int run(const char *fmt, ...)
 
 static int group_setup(void **s)
 {
-	no_root = unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0;
+	no_root = unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0;
 	if (no_root)
 		return 0;
 	assert_non_null(mkdtemp(dir));
