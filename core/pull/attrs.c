@@ -35,7 +35,8 @@ int pull_attrs_read(struct archive_entry *e, struct pull_attrs *ret, struct bert
 /* What belongs to this host and not to an image: labels, hashes and the storage driver's own. */
 static bool left_out(const char *name)
 {
-	static const char *const prefixes[] = {"trusted.", "user.overlay.", "security.selinux",
+	static const char *const prefixes[] = {"trusted.", "user.overlay.", PULL_OVERRIDE_STAT,
+	        "user.fuseoverlayfs.", "security.fuseoverlayfs.", "security.selinux",
 	        "security.ima", "security.evm", "security.apparmor"};
 	for (size_t i = 0; i < BERTH_ARRAY_LEN(prefixes); i++)
 		if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)

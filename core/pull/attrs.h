@@ -10,6 +10,10 @@
 #include "base/error.h"
 #include "pull/tree.h"
 
+/* UID:GID:MODE, MODE octal, and perhaps more behind a colon: what the file is to be taken for,
+ * whose storage driver gives all files one mode. No image may have it. */
+#define PULL_OVERRIDE_STAT "user.containers.override_stat"
+
 struct pull_attrs {
 	uid_t uid;
 	gid_t gid;

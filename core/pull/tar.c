@@ -4,6 +4,7 @@
 #include <archive_entry.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
@@ -13,7 +14,10 @@
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/mem.h"
+#include "pull/attrs.h"
 #include "pull/protocol.h"
+
+#define ACCESS_ACL "system.posix_acl_access"
 
 enum { PIECE = 128 * 1024, XATTR_BYTES = 64 * 1024 };
 
@@ -96,10 +100,46 @@ static int write_header(struct pull_tar *t, struct berth_error **ret_err)
 	return r == ARCHIVE_OK ? 0 : failed(t, ret_err);
 }
 
+static int override(struct pull_tar *t, int fd, mode_t *ret_mode, struct berth_error **ret_err)
+{
+	unsigned int uid, gid, mode;
+	char text[64] = "";
+
+	if (fgetxattr(fd, PULL_OVERRIDE_STAT, text, sizeof(text) - 1) < 0 ||
+	        sscanf(text, "%u:%u:%o", &uid, &gid, &mode) != 3)
+		return berth_error_set(ret_err, BERTH_DATA_LOSS,
+		        "its attribute '" PULL_OVERRIDE_STAT "' is malformed");
+	*ret_mode = mode;
+	archive_entry_set_uid(t->entry, uid);
+	archive_entry_set_gid(t->entry, gid);
+	archive_entry_set_perm(t->entry, mode & 07777);
+	return 0;
+}
+
+/* The mode that was forced upon the file went into its ACL: there, too, it becomes the true one.
+ * The kernel's form: a version, then tag, rights and id of each entry, little-endian. */
+static void mend_acl(unsigned char *acl, size_t len, mode_t mode)
+{
+	enum { HEAD = 4, ENTRY = 8, USER_OBJ = 1, GROUP_OBJ = 4, MASK = 16, OTHER = 32 };
+	bool has_mask = false;
+
+	for (size_t at = HEAD; at + ENTRY <= len; at += ENTRY)
+		has_mask |= acl[at] == MASK;
+	for (size_t at = HEAD; at + ENTRY <= len; at += ENTRY) {
+		if (acl[at] == USER_OBJ)
+			acl[at + 2] = (mode >> 6) & 7;
+		else if (acl[at] == (has_mask ? MASK : GROUP_OBJ))
+			acl[at + 2] = (mode >> 3) & 7;
+		else if (acl[at] == OTHER)
+			acl[at + 2] = mode & 7;
+	}
+}
+
 /* Which of them an image may have is the unpacker's to say. */
 static int add_xattrs(struct pull_tar *t, int fd, struct berth_error **ret_err)
 {
 	ssize_t n = flistxattr(fd, t->names, XATTR_BYTES);
+	mode_t mode;
 
 	if (n < 0 && errno != EOPNOTSUPP && errno != ENOTSUP)
 		return berth_error_errno(ret_err, errno, "list its attributes");
@@ -109,6 +149,17 @@ static int add_xattrs(struct pull_tar *t, int fd, struct berth_error **ret_err)
 			continue;
 		if (len < 0)
 			return berth_error_errno(ret_err, errno, "read its attribute '%s'", name);
+		if (strcmp(name, PULL_OVERRIDE_STAT) == 0) {
+			if (override(t, fd, &mode, ret_err) < 0)
+				return -1;
+			continue;
+		}
+		if (strcmp(name, ACCESS_ACL) == 0 &&
+		        fgetxattr(fd, PULL_OVERRIDE_STAT, NULL, 0) >= 0) {
+			if (override(t, fd, &mode, ret_err) < 0)
+				return -1;
+			mend_acl((unsigned char *)t->value, (size_t)len, mode);
+		}
 		archive_entry_xattr_add_entry(t->entry, name, t->value, (size_t)len);
 	}
 	return 0;

@@ -63,7 +63,8 @@ static int make_dirs(
 	/* The root of an overlay shows owner, mode and times of its upper directory. The upper
 	 * directory is not mapped as those below it are: what it holds has the mapped owners on the
 	 * disk. */
-	return store_like_parent(st, dirfd, "fs", s->parent, a);
+	r = store_like_parent(st, dirfd, "fs", s->parent, a);
+	return r < 0 ? r : mask_root(st, dirfd, "fs", s->parent);
 }
 
 berth_status overlay_make(struct store *st, struct berth_op *op, const struct snap *s, int dirfd,
@@ -80,8 +81,11 @@ berth_status overlay_seal(struct store *st, struct berth_op *op, struct snap *s,
 
 	if (r == 0 || r == -ENOENT)
 		r = quota_lift(st, s->own);
-	return r < 0 && r != -ENOENT ? store_fail(st, op, r, "commit it", s->key)
-	                             : (berth_status)BERTH_OK;
+	if (r < 0 && r != -ENOENT)
+		return store_fail(st, op, r, "commit it", s->key);
+	r = mask_layer(st, op, s, dirfd);
+	return r < 0 ? store_fail(st, op, r, "give its files the mode of force_mask", s->key)
+	             : (berth_status)BERTH_OK;
 }
 
 int overlay_destroy(struct store *st, struct berth_op *op, int dirfd, const struct meta *m)

@@ -66,7 +66,12 @@ berth_status overlay_describe(struct store *st, struct berth_op *op, const struc
 
 	if (s->layer || !s->parent)
 		return store_bind(st, op, s, "fs", s->kind == BERTH_SNAP_VIEW, res);
-	if (s->kind == BERTH_SNAP_VIEW && !s->parent->parent)
+	const struct snap *masked = mask_unshown(o, s->parent);
+	if (masked)
+		return berth_fail(st->host, op, BERTH_E_PRECONDITION,
+		        "layer '%s' was made with force_mask: it needs a mount_program",
+		        masked->key);
+	if (s->kind == BERTH_SNAP_VIEW && !s->parent->parent && !mask_has(s->parent))
 		return store_bind(st, op, s->parent, "fs", true, res);
 
 	const char **options = st->host->op_alloc(op, (OPTIONS_MAX + 1) * sizeof(*options));

@@ -102,6 +102,27 @@ static berth_status read_program(
 	return BERTH_OK;
 }
 
+static berth_status read_mask(
+        struct store *st, struct berth_op *op, const struct berth_conf *c, struct overlay *o)
+{
+	const char *text = st->host->conf_str(c, "force_mask", NULL);
+
+	if (!text)
+		return BERTH_OK;
+	if (!mask_parse(text, &o->mask_mode))
+		return berth_fail(st->host, op, BERTH_E_INVALID,
+		        "%s: force_mask '%s' is not \"shared\", \"private\" or an octal mode such "
+		        "as "
+		        "\"0755\" (in quotes)",
+		        st->host->plugin_name, text);
+	if (!o->program)
+		return wrong(st, op,
+		        "force_mask needs a mount_program that shows the true modes, such as "
+		        "/usr/bin/fuse-overlayfs: the kernel's overlay does not");
+	o->mask = &o->mask_mode;
+	return BERTH_OK;
+}
+
 berth_status overlay_configure(struct store *st, struct berth_op *op, const struct berth_conf *c)
 {
 	struct overlay *o = st->self = calloc(1, sizeof(*o));
@@ -122,7 +143,8 @@ berth_status overlay_configure(struct store *st, struct berth_op *op, const stru
 	berth_status r2 = read_metacopy(st, op, c, o);
 	berth_status r3 = read_extra(st, op, c, o);
 	berth_status r4 = read_program(st, op, c, o);
-	return r != BERTH_OK ? r : r2 != BERTH_OK ? r2 : r3 != BERTH_OK ? r3 : r4;
+	berth_status r5 = r4 == BERTH_OK ? read_mask(st, op, c, o) : r4;
+	return r != BERTH_OK ? r : r2 != BERTH_OK ? r2 : r3 != BERTH_OK ? r3 : r5;
 }
 
 void overlay_finish(struct store *st)

@@ -4,6 +4,9 @@
 #ifndef STORAGE_OVERLAY_H
 #define STORAGE_OVERLAY_H
 
+#include <stdbool.h>
+#include <sys/types.h>
+
 #include "storage-common/store.h"
 
 #define LAYERS_LIMIT 500 /* the kernel's for one mount */
@@ -13,7 +16,9 @@ struct overlay {
 	bool userxattr;
 	const char *metacopy, *redirect; /* options, or NULL: as the kernel has it */
 	char *extra_options;             /* comma separated; may be NULL */
-	char *program;                   /* "mount_program=PATH", or NULL: the kernel's overlay */
+	const mode_t *mask;              /* force_mask, or NULL: layers are as they come */
+	mode_t mask_mode;
+	char *program; /* "mount_program=PATH", or NULL: the kernel's overlay */
 	bool quota;
 	uint32_t first_project, next_project; /* ids; next: atomic */
 };
@@ -36,6 +41,16 @@ int quota_apply(struct store *st, const struct snap *s, int dirfd, bool work,
 int quota_lift(struct store *st, const char *own); /* the limits end */
 int quota_usage(
         struct store *st, struct berth_op *op, const struct snap *s, int dirfd, struct usage *u);
+
+/* mask.c: force_mask. */
+bool mask_parse(const char *text, mode_t *ret);
+bool mask_has(const struct snap *s); /* a layer that was made with it */
+/* Of seal(). 0 or a negative errno. */
+int mask_layer(struct store *st, struct berth_op *op, struct snap *s, int dirfd);
+/* dirfd/name becomes as the root of a layer that has a mask is shown. */
+int mask_root(struct store *st, int dirfd, const char *name, const struct snap *parent);
+/* A layer that cannot be shown without a mount_program, or NULL. */
+const struct snap *mask_unshown(const struct overlay *o, const struct snap *top);
 
 /* content.c: hooks of struct store_driver */
 berth_status overlay_plan(

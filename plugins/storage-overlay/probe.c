@@ -118,6 +118,8 @@ static berth_status probe_in(struct store *st, struct berth_op *op, int fd)
 		        o->userxattr ? "cannot set user.* attributes"
 		                     : "cannot set trusted.* attributes (userxattr: true does "
 		                       "without)");
+	if (o->mask && setxattr(path, "user.containers.probe", "y", 1, 0) < 0)
+		return unfit(st, op, "cannot set user.* attributes, which force_mask needs");
 	if (o->program)
 		return BERTH_OK;
 	int r = try_mount(o, fd, false, said);

@@ -30,8 +30,9 @@ def servers(d):
 
 
 @pytest.mark.parametrize("keys,option", [
-    ({"mount_program": FUSE}, "fuse.overlay"), ({"userxattr": True}, "userxattr"), ({"metacopy": True}, "metacopy=on")],
-    ids=["fuse", "userxattr", "metacopy"])
+    ({"mount_program": FUSE}, "fuse.overlay"), ({"mount_program": FUSE, "force_mask": "0700"}, "fuse.overlay"),
+    ({"userxattr": True}, "userxattr"), ({"metacopy": True}, "metacopy=on")],
+    ids=["fuse", "mask", "userxattr", "metacopy"])
 def test_pods(make_daemon, keys, option):
     if FUSE in keys.values() and not (os.path.exists(FUSE) and os.path.exists("/dev/fuse")):
         pytest.skip(f"no {FUSE}, or no /dev/fuse")

@@ -66,6 +66,8 @@ def test_xattrs(tmp_path):
     t.dir("d", pax={"SCHILY.xattr.user.dir": "yes"})
     t.add("own", data="x", pax={"SCHILY.xattr.trusted.overlay.opaque": "y",
                                 "SCHILY.xattr.security.selinux": "no",
+                                "SCHILY.xattr.user.containers.override_stat": "0:0:04755",
+                                "SCHILY.xattr.user.fuseoverlayfs.override_stat": "0:0:04755",
                                 "SCHILY.xattr.user.kept": "1"})
     _, r = one(tmp_path, t)
     assert os.getxattr(r + "/cap", "security.capability") == CAP

@@ -293,6 +293,101 @@ static void a_program_serves_the_mount(void **s)
 	assert_true(servers_end());
 }
 
+static int in_layer(const char *name, const char *script)
+{
+	_cleanup_free_ char *cmd =
+	        berth_asprintf("cd '%s/layers/%s/fs' && %s", state, name, script);
+	return system(cmd);
+}
+
+static void one_mode_on_the_disk_and_the_true_one_shown(void **s)
+{
+	NEED_ROOT();
+	if (access(FUSE, X_OK) < 0 || access("/dev/fuse", R_OK | W_OK) < 0)
+		skip();
+	start("{\"mount_program\": \"" FUSE "\", \"force_mask\": \"shared\"}");
+	layer("sha256:a", NULL,
+	        "chown 5:6 . && chmod 700 . && echo f >f && chown 7:8 f && chmod 4711 f && ln f g "
+	        "&& "
+	        "mkdir -p d/e && chmod 1777 d && ln -s f link && mkfifo -m 600 fifo && mkdir h && "
+	        "chmod 000 h");
+	assert_int_equal(in_layer("sha256%3Aa",
+	                         "test \"$(stat -c '%a %u:%g' . f g d d/e h | tr '\\n' ,)\" = "
+	                         "'755 5:6,755 7:8,755 7:8,755 0:0,755 0:0,755 0:0,' && "
+	                         "test $(stat -c %a fifo) = 600"),
+	        0);
+	layer("sha256:b", "sha256:a",
+	        "chmod 711 . && mkdir d && echo new >d/new && chmod 640 d/new");
+	assert_true(container("sha256:b", "mount_program=" FUSE));
+	static const char shown[] =
+	        "test \"$(stat -c '%a %u:%g' . f g d d/e d/new h | tr '\\n' ,)\" = "
+	        "'711 0:0,4711 7:8,4711 7:8,755 0:0,755 0:0,640 0:0,0 0:0,' && test $(cat f) = f";
+	assert_int_equal(in_target(shown), 0);
+	/* What a container writes is its own affair. */
+	assert_int_equal(
+	        in_target("echo x >own && chmod 600 own && chown 9:9 own f && chmod 600 f"), 0);
+	assert_int_equal(in_target("test \"$(stat -c '%a %u:%g' own f | tr '\\n' ,)\" = "
+	                           "'600 9:9,600 9:9,'"),
+	        0);
+	end_container();
+	assert_true(servers_end());
+
+	/* A view of one layer is no bind mount of it. */
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
+	struct berth_mounts_result r = {.size = sizeof(r)};
+	struct berth_snap_args a = {.size = sizeof(a), .key = "v", .parent = "sha256:a"};
+	struct stat st;
+	OK(op, ops()->view(op, testhost_self(h), &a, &r));
+	int fd = berth_mount_clone(&r, true, &err);
+	if (fd < 0)
+		fail_msg("%s", err->msg);
+	assert_int_equal(fstatat(fd, "f", &st, 0), 0);
+	assert_int_equal(st.st_mode & 07777, 04711);
+	assert_int_equal(fstatat(fd, ".", &st, 0), 0);
+	assert_int_equal(st.st_mode & 07777, 0700);
+	close(fd);
+	assert_true(servers_end());
+	OK(op, ops()->remove(op, testhost_self(h), &a));
+
+	/* Without the key layers are shown as before, without the program they are refused. */
+	start("{\"mount_program\": \"" FUSE "\"}");
+	assert_true(container("sha256:b", "mount_program=" FUSE));
+	assert_int_equal(in_target(shown), 0);
+	end_container();
+	assert_true(servers_end());
+	start("{}");
+	a.key = "c";
+	a.parent = "sha256:b";
+	FAILS(op, ops()->prepare(op, testhost_self(h), &a, &r), BERTH_E_PRECONDITION,
+	        "was made with force_mask: it needs a mount_program");
+}
+
+static void masks_are_words_or_octal(void **s)
+{
+	NEED_ROOT();
+	static const char *const bad[] = {"", "rwx", "0855", "01777", "-1", "0x1ff", "sharedx"};
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		_cleanup_free_ char *config = berth_asprintf(
+		        "{\"mount_program\": \"/bin/true\", \"force_mask\": \"%s\"}", bad[i]);
+		refused(config, BERTH_E_INVALID, "force_mask");
+	}
+	refused("{\"force_mask\": \"shared\"}", BERTH_E_INVALID, "needs a mount_program");
+	static const struct {
+		const char *text, *mode;
+	} good[] = {{"private", "700"}, {"0711", "711"}, {"750", "750"}};
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+		_cleanup_free_ char *config = berth_asprintf(
+		        "{\"mount_program\": \"/bin/true\", \"force_mask\": \"%s\"}", good[i].text);
+		_cleanup_free_ char *name = berth_asprintf("l%zu", i);
+		_cleanup_free_ char *look =
+		        berth_asprintf("test $(stat -c %%a f) = %s", good[i].mode);
+		start(config);
+		layer(name, NULL, "echo f >f");
+		assert_int_equal(in_layer(name, look), 0);
+	}
+}
+
 static void what_does_not_go_together_is_refused(void **s)
 {
 	NEED_ROOT();
@@ -318,6 +413,8 @@ int main(void)
 	        T(redirect_dir_renames_what_lies_below),
 	        T(userxattr_marks_with_user_attributes),
 	        T(a_program_serves_the_mount),
+	        T(one_mode_on_the_disk_and_the_true_one_shown),
+	        T(masks_are_words_or_octal),
 	        T(what_does_not_go_together_is_refused),
 	};
 	return cmocka_run_group_tests_name("storage-options", tests, NULL, NULL);
