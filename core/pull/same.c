@@ -1,9 +1,11 @@
 /* Comparing an entry of one tree with that of the same name in another. */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -87,14 +89,29 @@ static int same_text(int a, int b, const char *name, struct berth_error **ret_er
 	return n == m && memcmp(x, y, (size_t)n) == 0;
 }
 
+/* A snapshot keeps both for what it has not changed, where no one can set ctime. Elsewhere two
+ * files may have both in common: aufs numbers files itself, an image of a file system has the times
+ * that it was made with, and ctime is only as fine as the clock's ticks. */
+static bool unchanged(int dir, const struct stat *a, const struct stat *b)
+{
+	struct statfs fs;
+
+	return a->st_ino == b->st_ino && same_time(&a->st_ctim, &b->st_ctim) &&
+	       fstatfs(dir, &fs) == 0 &&
+	       (fs.f_type == BTRFS_SUPER_MAGIC || fs.f_type == EXT4_SUPER_MAGIC ||
+	               fs.f_type == XFS_SUPER_MAGIC);
+}
+
 int pull_same(int a, const struct stat *a_st, int b, const struct stat *b_st, const char *name,
         struct berth_error **ret_err)
 {
 	if (!same_stat(a_st, b_st))
 		return 0;
-	/* A snapshot keeps both for what it has not changed, and no one can set ctime. */
-	if (!S_ISDIR(a_st->st_mode) && a_st->st_ino == b_st->st_ino &&
-	        same_time(&a_st->st_ctim, &b_st->st_ctim))
+	/* A name that was made another's hard link, by which nothing else may have changed. One
+	 * name less is told by the name that is missing. */
+	if (!S_ISDIR(a_st->st_mode) && a_st->st_nlink > b_st->st_nlink)
+		return 0;
+	if (!S_ISDIR(a_st->st_mode) && unchanged(a, a_st, b_st))
 		return 1;
 	if (S_ISLNK(a_st->st_mode))
 		return same_text(a, b, name, ret_err);

@@ -26,6 +26,7 @@ struct pull_tar {
 	struct archive_entry *entry;
 	pull_sink sink;
 	void *arg;
+	bool over; /* nothing is passed on any more */
 	char *piece, *zeros;
 	char *names, *value;
 };
@@ -34,7 +35,7 @@ static la_ssize_t pass_on(struct archive *a, void *arg, const void *p, size_t n)
 {
 	struct pull_tar *t = arg;
 
-	if (t->sink(t->arg, p, n) == 0)
+	if (t->over || t->sink(t->arg, p, n) == 0)
 		return (la_ssize_t)n;
 	archive_set_error(a, ECANCELED, "nobody reads it any more");
 	return ARCHIVE_FATAL;
@@ -61,6 +62,10 @@ struct pull_tar *pull_tar_free(struct pull_tar *t)
 {
 	if (!t)
 		return NULL;
+	/* Freed alone, it would end a stream that has failed as if it were whole; or, where it
+	 * failed itself, leave some memory. */
+	t->over = true;
+	(void)archive_write_close(t->a);
 	archive_entry_free(t->entry);
 	archive_write_free(t->a);
 	free(t->piece);
@@ -165,12 +170,40 @@ static int add_xattrs(struct pull_tar *t, int fd, struct berth_error **ret_err)
 	return 0;
 }
 
-static int add_holes(struct pull_tar *t, int fd, off_t size, struct berth_error **ret_err)
+/* Where the file system tells of no holes (aufs): what would go into them reads as zeros. */
+static int search_holes(struct pull_tar *t, int fd, off_t size, struct berth_error **ret_err)
 {
-	off_t hole = lseek(fd, 0, SEEK_HOLE);
+	off_t from = -1; /* the data at hand */
 
-	if (hole < 0 || hole >= size) /* none, or none that is told */
-		return 0;
+	for (off_t at = 0; at < size;) {
+		ssize_t n =
+		        pread(fd, t->piece, (size_t)(size - at < PIECE ? size - at : PIECE), at);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return n == 0 ? 0 : berth_error_errno(ret_err, errno, "read it");
+		bool empty = memcmp(t->piece, t->zeros, (size_t)n) == 0;
+		if (empty && from >= 0)
+			archive_entry_sparse_add_entry(t->entry, from, at - from);
+		from = empty ? -1 : from < 0 ? at : from;
+		at += n;
+	}
+	if (from >= 0)
+		archive_entry_sparse_add_entry(t->entry, from, size - from);
+	else if (archive_entry_sparse_count(t->entry) == 0)
+		archive_entry_sparse_add_entry(t->entry, size, 0);
+	return 0;
+}
+
+static int add_holes(
+        struct pull_tar *t, int fd, const struct stat *st, struct berth_error **ret_err)
+{
+	off_t size = st->st_size, hole = lseek(fd, 0, SEEK_HOLE);
+
+	if (hole < 0 || hole >= size)
+		return size >= 2 * PIECE && st->st_blocks * 512 < size - PIECE
+		               ? search_holes(t, fd, size, ret_err)
+		               : 0;
 	for (off_t at = 0; at < size;) {
 		off_t from = lseek(fd, at, SEEK_DATA);
 		if (from < 0 && errno != ENXIO)
@@ -265,7 +298,7 @@ static int add_opened(struct pull_tar *t, int dir, const char *name, const struc
 		return -1;
 	if (S_ISDIR(st->st_mode))
 		return write_header(t, ret_err);
-	if (add_holes(t, fd, st->st_size, ret_err) < 0 || write_header(t, ret_err) < 0)
+	if (add_holes(t, fd, &own, ret_err) < 0 || write_header(t, ret_err) < 0)
 		return -1;
 	return write_data(t, fd, st->st_size, ret_err);
 }

@@ -9,8 +9,9 @@ import grpc
 import pytest
 
 import pullharness
-from daemon import IMAGE, build_dir, busybox_image, fails, needs_daemon, pb, stubs, wait_for
-from test_daemon_drivers import config, differ, everything, fake_rows, load, overlay_layers, remove, seen
+from contents import differ, everything, seen
+from daemon import IMAGE, build_dir, busybox_image, fails, needs_daemon, needs_faults, pb, stubs, wait_for
+from test_daemon_drivers import config, fake_rows, load, overlay_layers, remove
 
 pytestmark = needs_daemon
 
