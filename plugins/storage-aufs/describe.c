@@ -47,8 +47,9 @@ berth_status aufs_describe(struct store *st, struct berth_op *op, const struct s
 	/* dirperm1: what a directory's mode forbids in a layer below does not count where one above
 	 * changed it. Pseudo-links (plink) are aufs' default: without them a file of several names
 	 * is an error under the others once one is written to. The host touches no branch of a
-	 * mount, which udba=none says. */
-	static const char *const fixed[] = {"dirperm1", "udba=none", "dio", "nowarn_perm"};
+	 * mount, which udba=none says. Without acl the kernel looks at the mode alone, whose group
+	 * bits are the mask of an ACL: it would allow the group more than the image does. */
+	static const char *const fixed[] = {"dirperm1", "udba=none", "acl", "dio", "nowarn_perm"};
 	const struct aufs *d = st->self;
 	bool view = s->kind == BERTH_SNAP_VIEW;
 	size_t n = 0;

@@ -57,8 +57,8 @@ static void branches_are_described_from_the_top(void **s)
 	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
 	assert_options(&r, (const char *[]){"br=@/active/x/fs=rw", "append=@/layers/c/fs=ro+wh",
 	                           "append=@/layers/b/fs=ro+wh", "append=@/layers/a/fs=ro+wh",
-	                           "xino=@/active/x/work/xino", "dirperm1", "udba=none", "dio",
-	                           "nowarn_perm", NULL});
+	                           "xino=@/active/x/work/xino", "dirperm1", "udba=none", "acl",
+	                           "dio", "nowarn_perm", NULL});
 	_cleanup_free_ char *top = berth_asprintf("%s/active/x/fs", state);
 	struct stat st;
 	assert_int_equal(stat(top, &st), 0);
@@ -69,7 +69,7 @@ static void branches_are_described_from_the_top(void **s)
 	OK(op, ops()->view(op, testhost_self(h), &a, &r));
 	assert_options(&r, (const char *[]){"br=@/layers/b/fs=ro+wh", "append=@/layers/a/fs=ro+wh",
 	                           "ro", "xino=@/active/v/work/xino", "dirperm1", "udba=none",
-	                           "dio", "nowarn_perm", NULL});
+	                           "acl", "dio", "nowarn_perm", NULL});
 	a = args("none", NULL, NULL);
 	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
 	assert_string_equal(r.mounts[0]->type, "bind");
@@ -81,8 +81,8 @@ static void branches_are_described_from_the_top(void **s)
 	OK(again, ops()->mounts(again, testhost_self(h), &a, &r));
 	assert_options(&r, (const char *[]){"br=@/active/x/fs=rw", "append=@/layers/c/fs=ro+wh",
 	                           "append=@/layers/b/fs=ro+wh", "append=@/layers/a/fs=ro+wh",
-	                           "xino=/xino/x", "dirperm1", "udba=none", "dio", "nowarn_perm",
-	                           "udba=reval", "verbose", NULL});
+	                           "xino=/xino/x", "dirperm1", "udba=none", "acl", "dio",
+	                           "nowarn_perm", "udba=reval", "verbose", NULL});
 }
 
 static void more_layers_than_branches_are_refused(void **s)
