@@ -18,6 +18,10 @@ void pull_fail(struct berth_pull *p, struct berth_error *err)
 		berth_error_free(err);
 		return;
 	}
+	/* A plugin knows its snapshot, and the puller a layer. */
+	if (p->ref.repository && !strstr(err->msg, p->key) &&
+	        strncmp(err->msg, BERTH_PULL_UNAVAILABLE, strlen(BERTH_PULL_UNAVAILABLE)) != 0)
+		berth_error_wrap(&err, "%s of %s", p->import ? "import" : "pull", p->key);
 	p->over = true;
 	p->err = err;
 	p->watch = berth_fdwatch_free(p->watch);

@@ -71,6 +71,7 @@
 #define BERTH_PULL_PACKET (160 * 1024)
 #define BERTH_PULL_RECORD (4 * 1024 * 1024)
 
+#define BERTH_PULL_UNAVAILABLE "RegistryUnavailable: " /* the kubelet knows such an error by its first word */
 #define BERTH_PULL_PARTIAL_HEAD 4096 /* a kept blob begins behind it */
 
 #define BERTH_LIMIT_IMAGE_LAYERS 500

@@ -261,9 +261,8 @@ enum { ERROR_TEXT = 8192 };
 void pull_wire_send_error(struct pull_wire *w, const struct berth_error *err)
 {
 	_cleanup_(berth_error_freep) struct berth_error *ignored = NULL;
-	/* The kubelet knows this one by its first word. */
 	_cleanup_free_ char *whole = berth_asprintf(
-	        "%s%s", err->code == BERTH_UNAVAILABLE ? "RegistryUnavailable: " : "", err->msg);
+	        "%s%s", err->code == BERTH_UNAVAILABLE ? BERTH_PULL_UNAVAILABLE : "", err->msg);
 	_cleanup_free_ char *msg = berth_strndup(whole, ERROR_TEXT);
 	json_t *text = json_string(msg);
 
