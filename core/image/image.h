@@ -15,6 +15,7 @@ struct berth_image {
 	char **tags, **digests; /* normalised references */
 	uint64_t size;
 	const char *store; /* the image store (shared.h) whose it is, not the node's own; or NULL */
+	bool forgotten;    /* its record is removed; of record.c */
 	unsigned int copies; /* under way to other storage drivers: it cannot be removed */
 	UT_hash_handle hh;
 };
@@ -22,12 +23,15 @@ struct berth_image {
 struct berth_images {
 	struct berth_image *by_id;
 	struct berth_layer *layers;      /* committed ChainIDs, and which drivers have them */
+	uint64_t serial;                 /* of the record that was written last; of record.c */
 	struct berth_pull *pulls;        /* under way */
 	struct berth_silent_host *hosts; /* that did not answer lately */
 	uint64_t fetch_order;            /* the last place in the queue for downloads */
+	bool saving;                     /* of a pull, a record: one at a time */
 	struct berth_disk_state *disk;
 	struct berth_shared *shared; /* NULL: no image store is configured */
-	unsigned int removals; /* under way: no pull learns meanwhile which layers are there */
+	unsigned int removals; /* under way: no pull learns which layers are there, or stores */
+	struct berth_removal_asked *asked; /* while a record was being written, of remove.c */
 };
 
 struct berth_image *berth_image_ref(struct berth_image *i);
@@ -131,6 +135,13 @@ char **berth_image_drivers(
 /* [worker] Writes the record with these names and drivers to the disk. */
 int berth_image_save(struct berth_daemon *d, const json_t *record, char *const *tags,
         char *const *digests, char *const *drivers, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* [worker] Takes tags that another image has got out of the record on the disk, if that is there.
+ */
+int berth_image_untag(struct berth_daemon *d, const struct berth_image *i, char *const *tags,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* [worker] Removes the record from the disk for good. */
+int berth_image_forget(struct berth_daemon *d, struct berth_image *i,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* Adds to the table, or gives new names to the one that is there. */
 struct berth_image *berth_image_store(
         struct berth_daemon *d, json_t *record, char **tags, char **digests);

@@ -100,21 +100,69 @@ void pull_end(struct berth_pull *p)
 struct saving {
 	struct berth_pull *p;
 	char **tags, **digests, **drivers;
+	struct berth_image **losers; /* had one of the tags till now */
+	size_t n_losers;
 	struct berth_error *err;
 };
 
 static void save_work(void *arg)
 {
 	struct saving *s = arg;
-	if (berth_image_save(s->p->d, s->p->record, s->tags, s->digests, s->drivers, &s->err) < 0)
+	struct berth_daemon *d = s->p->d;
+
+	/* The later record has the tag until the earlier ones are without it. */
+	if (berth_image_save(d, s->p->record, s->tags, s->digests, s->drivers, &s->err) < 0)
 		return;
+	for (size_t i = 0; i < s->n_losers; i++) {
+		struct berth_error *err = NULL;
+		if (berth_image_untag(d, s->losers[i], s->tags, &err) < 0) {
+			berth_log_warn("an image keeps a tag on the disk that another has now",
+			        "image", s->losers[i]->id, "error", err->msg);
+			berth_error_free(err);
+		}
+	}
+}
+
+static void find_losers(struct saving *s)
+{
+	const char *id = json_string_value(json_object_get(s->p->record, "id"));
+	struct berth_image *i, *tmp;
+
+	HASH_ITER (hh, s->p->d->images->by_id, i, tmp) {
+		bool loses = false;
+		for (char **t = i->tags; t && *t && !loses; t++)
+			for (char **own = s->tags; own && *own && !loses; own++)
+				loses = strcmp(*t, *own) == 0;
+		if (!loses || strcmp(i->id, id) == 0)
+			continue;
+		s->losers = berth_reallocarray(
+		        s->losers, s->n_losers + 1, sizeof(struct berth_image *));
+		s->losers[s->n_losers++] = berth_image_ref(i);
+	}
+}
+
+/* Who cannot, lets another. */
+void pull_store_next(struct berth_daemon *d)
+{
+	while (!d->images->saving && d->images->removals == 0) {
+		struct berth_pull *next = NULL;
+		for (struct berth_pull *p = d->images->pulls; p; p = p->next)
+			if (p->waits_to_store)
+				next = p; /* the oldest */
+		if (!next)
+			return;
+		next->waits_to_store = false;
+		pull_advance(next);
+	}
 }
 
 static void save_done(void *arg)
 {
 	struct saving *s = arg;
 	struct berth_pull *p = s->p;
+	struct berth_daemon *d = p->d;
 
+	d->images->saving = false;
 	p->jobs--;
 	if (s->err) {
 		berth_strv_free(s->tags);
@@ -142,9 +190,14 @@ static void save_done(void *arg)
 			p->sock = berth_close(p->sock);
 		}
 	}
+	while (s->n_losers > 0)
+		berth_image_unref(s->losers[--s->n_losers]);
+	free(s->losers);
 	berth_strv_free(s->drivers);
 	free(s);
+	berth_removals_resume(d);
 	pull_advance(p);
+	pull_store_next(d);
 }
 
 static void add_names(char ***to, char *const *names)
@@ -165,8 +218,13 @@ static void pull_shared_names(const struct berth_image *i, char ***tags, char **
 	add_names(digests, i->digests);
 }
 
+/* One at a time: what an image is called from now on is made of what it is called now. And its
+ * record is not removed after it was written. */
 static void store(struct berth_pull *p)
 {
+	p->waits_to_store = p->d->images->saving || p->d->images->removals > 0;
+	if (p->waits_to_store)
+		return;
 	struct saving *s = berth_new(struct saving);
 	struct berth_ref own = {0};
 	const struct berth_ref *ref = &p->ref;
@@ -187,7 +245,9 @@ static void store(struct berth_pull *p)
 		pull_shared_names(p->copied, &s->tags, &s->digests);
 	s->drivers = berth_image_drivers(p->d, p->record, p->storage);
 	berth_ref_finish(&own);
+	find_losers(s);
 	p->jobs++;
+	p->d->images->saving = true;
 	if (berth_work(p->d->flows, p->d->loop, save_work, save_done, s) < 0) {
 		berth_error_set(&s->err, BERTH_RESOURCE_EXHAUSTED,
 		        "pull of %s: too many requests are under way", p->key);

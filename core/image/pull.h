@@ -67,6 +67,7 @@ struct berth_pull {
 	size_t n_layers;
 	bool have_asked, have_waits; /* `image` came; its answer waits for removals */
 	json_t *record;              /* came, waits for the layers */
+	bool waits_to_store;         /* it has them, but see pull_store_next() */
 	struct berth_image **images;
 	size_t n_images;
 	uint64_t bytes;    /* of the layers of what it stored */
@@ -162,6 +163,10 @@ void pull_open(struct berth_pull *p, size_t n);
 void pull_opaque(struct berth_pull *p, size_t n, int fd); /* takes fd */
 void pull_layers_advance(struct berth_pull *p);
 bool pull_layers_done(const struct berth_pull *p);
+/* pull.c: lets the next one store that waits for another's record, or for removals. */
+void pull_store_next(struct berth_daemon *d);
+/* remove.c: begins what was asked for while a record was being written. */
+void berth_removals_resume(struct berth_daemon *d);
 /* [worker] A failure is logged alone. */
 void pull_drop_snapshot(struct berth_instance *storage, const char *key);
 int pull_open_beneath(int root, const char *path, int flags);

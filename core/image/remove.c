@@ -13,10 +13,8 @@
 
 int berth_image_scrap(struct berth_daemon *d, struct berth_image *i, struct berth_error **ret_err)
 {
-	_cleanup_free_ char *dir = berth_image_dir(d, i->id);
-	int r = berth_rm_tree(AT_FDCWD, dir);
-	if (r < 0)
-		return berth_error_errno(ret_err, r, "image %s: %s", i->id, dir);
+	if (berth_image_forget(d, i, ret_err) < 0)
+		return -1;
 	HASH_DEL(d->images->by_id, i);
 	berth_image_unref(i);
 	return 0;
@@ -43,14 +41,10 @@ struct removal {
 
 static int forget_record(struct removal *r)
 {
-	_cleanup_free_ char *dir = berth_image_dir(r->d, r->image->id);
-	int e;
-
 	if (!r->whole)
 		return berth_image_save(
 		        r->d, r->image->record, r->tags, r->digests, r->drivers, &r->err);
-	e = berth_rm_tree(AT_FDCWD, dir);
-	return e < 0 ? berth_error_errno(&r->err, e, "image %s: %s", r->image->id, dir) : 0;
+	return berth_image_forget(r->d, r->image, &r->err);
 }
 
 static void remove_layers(struct part *p)
@@ -111,8 +105,10 @@ static void removal_done(void *arg)
 	berth_strv_free(r->drivers);
 	berth_error_free(r->err);
 	free(r);
-	if (--d->images->removals == 0)
+	if (--d->images->removals == 0) {
 		berth_pulls_resume(d);
+		pull_store_next(d);
+	}
 }
 
 /* The image is not in the table any more, or another driver is its home: who still has the layer
@@ -166,7 +162,7 @@ static int check_unused(const struct berth_daemon *d, const struct berth_image *
 	return 0;
 }
 
-void berth_image_remove(struct berth_image *i, struct berth_daemon *d,
+static void begin(struct berth_image *i, struct berth_daemon *d,
         const struct berth_instance *storage,
         void (*done)(const struct berth_error *err, void *arg), void *arg)
 {
@@ -201,5 +197,46 @@ void berth_image_remove(struct berth_image *i, struct berth_daemon *d,
 		berth_error_set(&r->err, BERTH_RESOURCE_EXHAUSTED,
 		        "image %s: too many requests are under way", r->image->id);
 		removal_done(r);
+	}
+}
+
+struct berth_removal_asked {
+	struct berth_removal_asked *next;
+	struct berth_image *image;
+	const struct berth_instance *storage;
+	void (*done)(const struct berth_error *err, void *arg);
+	void *arg;
+};
+
+void berth_image_remove(struct berth_image *i, struct berth_daemon *d,
+        const struct berth_instance *storage,
+        void (*done)(const struct berth_error *err, void *arg), void *arg)
+{
+	if (!d->images->saving) {
+		begin(i, d, storage, done, arg);
+		return;
+	}
+	struct berth_removal_asked **end = &d->images->asked;
+	while (*end)
+		end = &(*end)->next;
+	*end = berth_new(struct berth_removal_asked);
+	**end = (struct berth_removal_asked){
+	        .image = berth_image_ref(i), .storage = storage, .done = done, .arg = arg};
+}
+
+void berth_removals_resume(struct berth_daemon *d)
+{
+	struct berth_removal_asked *a;
+
+	while (!d->images->saving && (a = d->images->asked)) {
+		struct berth_image *there;
+		d->images->asked = a->next;
+		HASH_FIND_STR(d->images->by_id, a->image->id, there);
+		if (there == a->image)
+			begin(there, d, a->storage, a->done, a->arg);
+		else /* another one was faster */
+			a->done(NULL, a->arg);
+		berth_image_unref(a->image);
+		free(a);
 	}
 }

@@ -117,14 +117,6 @@ char *berth_image_dir(const struct berth_daemon *d, const char *id)
 	return berth_path(d->config->root, "images", hex ? hex + 1 : id, NULL);
 }
 
-static json_t *strv_json(char *const *v)
-{
-	json_t *a = json_array();
-	for (; v && *v; v++)
-		json_array_append_new(a, json_string(*v));
-	return a;
-}
-
 static char **strv_of(const json_t *a)
 {
 	char **v = NULL;
@@ -135,32 +127,6 @@ static char **strv_of(const json_t *a)
 			v = berth_strv_append(v, json_string_value(s));
 	}
 	return v;
-}
-
-int berth_image_save(struct berth_daemon *d, const json_t *record, char *const *tags,
-        char *const *digests, char *const *drivers, struct berth_error **ret_err)
-{
-	const char *id = json_string_value(json_object_get(record, "id"));
-	_cleanup_free_ char *dir = berth_image_dir(d, id);
-	_cleanup_free_ char *path = berth_path(dir, "image.json", NULL);
-	_cleanup_free_ char *images = berth_path(d->config->root, "images", NULL);
-	json_t *j = json_pack("{s:i, s:O, s:o, s:o, s:o}", "v", 1, "record", (json_t *)record,
-	        "tags", strv_json(tags), "digests", strv_json(digests), "drivers",
-	        strv_json(drivers));
-	_cleanup_free_ char *text = json_dumps(j, JSON_COMPACT);
-
-	json_decref(j);
-	if (!text)
-		return berth_error_set(
-		        ret_err, BERTH_INTERNAL, "image %s: its record is not UTF-8", id);
-	int r = berth_mkdir_p(dir, 0700);
-	berth_fault("image-record-before");
-	if (r == 0)
-		r = berth_write_file_atomic(AT_FDCWD, path, text, strlen(text), 0600, true);
-	if (r == 0)
-		r = berth_fsync_dir(images);
-	berth_fault("image-record-after");
-	return r < 0 ? berth_error_errno(ret_err, r, "image %s: %s", id, path) : 0;
 }
 
 struct berth_image *berth_image_store(
@@ -262,18 +228,47 @@ static bool elsewhere(const struct berth_daemon *d, const json_t *drivers)
 	return false;
 }
 
-static void load_one(struct berth_daemon *d, const char *dir)
+/* A record as it was read. */
+struct loaded {
+	json_t *file;
+	uint64_t serial;
+};
+
+/* What a write that was cut off left beside the record. */
+static void sweep(const char *path)
+{
+	DIR *dir = opendir(path);
+	if (!dir)
+		return;
+	for (struct dirent *e; (e = readdir(dir));) {
+		if (strncmp(e->d_name, ".image.json.", strlen(".image.json.")) == 0)
+			(void)!unlinkat(dirfd(dir), e->d_name, 0);
+	}
+	closedir(dir);
+}
+
+static uint64_t serial_of(const json_t *file)
+{
+	return (uint64_t)json_integer_value(json_object_get(file, "serial"));
+}
+
+/* NULL: it is none of ours, or is removed. */
+static json_t *load_one(struct berth_daemon *d, const char *dir)
 {
 	_cleanup_free_ char *path = berth_path(dir, "image.json", NULL);
 	_cleanup_free_ char *text = NULL;
 	int r = berth_read_file(AT_FDCWD, path, BERTH_LIMIT_STATE_FILE, &text, NULL);
 	json_t *j = r == 0 ? json_loads(text, 0, NULL) : NULL;
 	json_t *record = json_object_get(j, "record");
+	uint64_t serial = serial_of(j);
 
+	if (serial > d->images->serial)
+		d->images->serial = serial;
 	if (json_is_string(json_object_get(record, "id")) && berth_layers_home(d, record, NULL)) {
-		berth_image_store(d, record, strv_of(json_object_get(j, "tags")),
-		        strv_of(json_object_get(j, "digests")));
-	} else if (record && elsewhere(d, json_object_get(j, "drivers"))) {
+		sweep(dir);
+		return j;
+	}
+	if (record && elsewhere(d, json_object_get(j, "drivers"))) {
 		berth_log_warn(
 		        "an image lies in a storage driver that is not configured", "dir", dir);
 	} else {
@@ -282,11 +277,59 @@ static void load_one(struct berth_daemon *d, const char *dir)
 		d->counts.repaired++;
 	}
 	json_decref(j);
+	return NULL;
+}
+
+static int by_serial(const void *a, const void *b)
+{
+	const struct loaded *x = a, *y = b;
+	return x->serial < y->serial ? -1 : x->serial > y->serial;
+}
+
+/* Who has lost a tag to a later one and was not written again would have it back once that goes. */
+static void write_what_lost(struct berth_daemon *d, const struct loaded *l)
+{
+	json_t *record = json_object_get(l->file, "record"),
+	       *tags = json_object_get(l->file, "tags");
+	const char *id = json_string_value(json_object_get(record, "id"));
+	struct berth_error *err = NULL;
+	struct berth_image *i;
+	size_t n = 0;
+
+	HASH_FIND_STR(d->images->by_id, id, i);
+	while (i && i->tags && i->tags[n])
+		n++;
+	if (!i || n == json_array_size(tags))
+		return;
+	char **drivers = strv_of(json_object_get(l->file, "drivers"));
+	if (berth_image_save(d, i->record, i->tags, i->digests, drivers, &err) < 0) {
+		berth_log_warn("a tag may come back", "image", id, "error", err->msg);
+		berth_error_free(err);
+	}
+	berth_strv_free(drivers);
+}
+
+/* In the order in which they were written: a tag is the last one's. */
+static void load_sorted(struct berth_daemon *d, struct loaded *l, size_t n)
+{
+	if (n > 0)
+		qsort(l, n, sizeof(*l), by_serial);
+	for (size_t i = 0; i < n; i++) {
+		berth_image_store(d, json_object_get(l[i].file, "record"),
+		        strv_of(json_object_get(l[i].file, "tags")),
+		        strv_of(json_object_get(l[i].file, "digests")));
+	}
+	for (size_t i = 0; i < n; i++) {
+		write_what_lost(d, &l[i]);
+		json_decref(l[i].file);
+	}
 }
 
 int berth_images_load(struct berth_daemon *d, struct berth_error **ret_err)
 {
 	_cleanup_free_ char *images = berth_path(d->config->root, "images", NULL);
+	_cleanup_free_ struct loaded *l = NULL;
+	size_t n = 0;
 	int r = berth_mkdir_p(images, 0700);
 	if (r < 0)
 		return berth_error_errno(ret_err, r, "%s", images);
@@ -300,9 +343,14 @@ int berth_images_load(struct berth_daemon *d, struct berth_error **ret_err)
 		if (e->d_name[0] == '.')
 			continue;
 		_cleanup_free_ char *path = berth_path(images, e->d_name, NULL);
-		load_one(d, path);
+		json_t *file = load_one(d, path);
+		if (!file)
+			continue;
+		l = berth_reallocarray(l, n + 1, sizeof(*l));
+		l[n++] = (struct loaded){.file = file, .serial = serial_of(file)};
 	}
 	closedir(dir);
+	load_sorted(d, l, n);
 	return 0;
 }
 

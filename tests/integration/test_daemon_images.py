@@ -115,6 +115,51 @@ def test_a_tag_moves_to_the_newer_image(bare):
     assert image_status(bare, IMAGE).id == b, "a restart does not move it back"
 
 
+def test_names_that_come_at_once(make_daemon):
+    """One image by several names, and one name by several images: none that was acknowledged is lost, now or after a kill."""
+    d = make_daemon(cni=False)
+    request, same, moving = stubs()[2].ImportImageRequest, [IMAGE], "localhost/berth/moving:1"
+    one = pullharness.layout(d.tmp, busybox_image(), dirname="same")
+    others = [pullharness.layout(d.tmp, busybox_image(more=[Tar().add("n", data=str(n))]), dirname=f"other{n}") for n in range(4)]
+    for turn in range(3):
+        names = [f"localhost/berth/turn{turn}:{n}" for n in range(6)]
+        calls = [d.admin.ImportImage.future(request(path=one, reference=n), timeout=60) for n in names]
+        calls += [d.admin.ImportImage.future(request(path=o, reference=moving), timeout=60) for o in others]
+        for c in calls:
+            c.result()
+        same += names
+
+        def tags():
+            images = d.img.ListImages(pb().ListImagesRequest()).images
+            return {i.id: sorted(i.repo_tags) for i in images}
+        have = tags()
+        assert sorted(sum(have.values(), [])) == sorted(same + [moving])
+        d.kill9()
+        d.start()
+        assert tags() == have
+
+
+def test_a_removal_while_it_comes_again(make_daemon):
+    """What is there then is there after a kill as well."""
+    d = make_daemon(cni=False)
+    path, request = pullharness.layout(d.tmp, busybox_image(), dirname="same"), stubs()[2].ImportImageRequest
+    image = d.img.ListImages(pb().ListImagesRequest()).images[0].id
+
+    def tags():
+        return {i.id: sorted(i.repo_tags) for i in d.img.ListImages(pb().ListImagesRequest()).images}
+    for n in range(12):
+        comes = d.admin.ImportImage.future(request(path=path, reference=f"localhost/berth/again:{n}"), timeout=60)
+        time.sleep(n / 60)
+        goes = d.img.RemoveImage.future(pb().RemoveImageRequest(image=pb().ImageSpec(image=image)), timeout=60)
+        comes.result()
+        goes.result()
+        have = tags()
+        assert have in ({}, {image: [f"localhost/berth/again:{n}"]})
+        d.kill9()
+        d.start()
+        assert tags() == have
+
+
 def test_image_fs(bare):
     def ask():
         r = bare.img.ImageFsInfo(pb().ImageFsInfoRequest())
@@ -378,3 +423,31 @@ def test_the_daemon_dies_in_a_pull(puller, registry):
     puller.start()
     assert images(puller) == [] and layers(puller) == empty
     assert pull(puller, f"{registry}/test/dies:1") == pullharness.sha(image.config)
+
+
+def named(d, name):
+    i = d.img.ImageStatus(pb().ImageStatusRequest(image=pb().ImageSpec(image=name))).image
+    return i.id
+
+
+@pytest.mark.parametrize("end", ["stop", "kill9"])
+def test_a_name_that_moved_stays_so(make_daemon, end):
+    """Whatever order the records are read in: each name moves from its first image to the second."""
+    d = make_daemon(image=False)
+    first, second = {}, {}
+    for n in range(6):
+        name = f"localhost/moved:{n}"
+        first[name] = d.import_image(busybox_image(config={"Labels": {"n": f"{n} first"}}), name)
+    for n, name in enumerate(first):
+        second[name] = d.import_image(busybox_image(config={"Labels": {"n": f"{n} second"}}), name)
+    for _ in range(2):
+        assert {name: named(d, name) for name in second} == second
+        getattr(d, end)()
+        d.start()
+    assert {name: named(d, name) for name in second} == second
+    for i in second.values():
+        d.img.RemoveImage(pb().RemoveImageRequest(image=pb().ImageSpec(image=i)), timeout=60)
+    getattr(d, end)()
+    d.start()
+    images = {i.id: list(i.repo_tags) for i in d.img.ListImages(pb().ListImagesRequest()).images}
+    assert images == {i: [] for i in first.values()}
