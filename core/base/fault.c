@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 void berth_fault(const char *name)
@@ -24,6 +25,18 @@ void berth_fault(const char *name)
 	}
 	if (want && strcmp(want, name) == 0)
 		kill(getpid(), SIGKILL);
+}
+
+void berth_fault_slow(const char *name)
+{
+	const char *slow = getenv("BERTH_FAULT_SLOW");
+	size_t n = strlen(name);
+
+	if (!slow || strncmp(slow, name, n) != 0 || slow[n] != ':')
+		return;
+	long ms = strtol(slow + n + 1, NULL, 10);
+	const struct timespec t = {ms / 1000, ms % 1000 * 1000000};
+	nanosleep(&t, NULL);
 }
 #else
 typedef int berth_fault_is_not_compiled_in;

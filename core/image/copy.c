@@ -169,6 +169,27 @@ static bool all_here(struct berth_pull *p)
 	return all;
 }
 
+/* Why an image that only a store has cannot be used here. */
+static int refuse_shared(const struct berth_pull *p, struct berth_error **ret_err)
+{
+	const struct berth_image *i = p->copied;
+
+	for (size_t n = 0; n < p->n_layers; n++) {
+		const char *chain = p->layers[n].chain_id;
+		_cleanup_free_ char *at = berth_shared_layer(p->d, chain);
+		if (at || berth_layer_known(p->d, p->storage, chain))
+			continue;
+		(void)!berth_shared_why_not(p->d, chain, ret_err);
+		return berth_error_wrap(ret_err, "image %s", i->id);
+	}
+	if (p->d->images->removals > 0)
+		return berth_error_set(ret_err, BERTH_UNAVAILABLE,
+		        "image %s: images are being removed from this node", i->id);
+	return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+	        "image %s lies in the image store %s, and %s takes no layers that lie elsewhere",
+	        i->id, i->store, berth_instance_name(p->storage));
+}
+
 static int begin(struct berth_pull *p, struct berth_error **ret_err)
 {
 	p->copied->copies++;
@@ -183,17 +204,8 @@ static int begin(struct berth_pull *p, struct berth_error **ret_err)
 		berth_loop_post(p->d->loop, advance, p);
 		return 0;
 	}
-	if (!p->from && p->copied->store) {
-		_cleanup_free_ char *in = berth_path(p->copied->store, "layers", NULL);
-		if (berth_shared_usable(p->d, in, ret_err) < 0)
-			return -1;
-	}
 	if (!p->from && p->copied->store)
-		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
-		        "image %s lies in the image store %s, whose layers cannot be used here: "
-		        "neither does %s take layers that lie elsewhere, or the file system loses "
-		        "attributes of them",
-		        p->copied->id, p->copied->store, berth_instance_name(p->storage));
+		return refuse_shared(p, ret_err);
 	if (!p->from)
 		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
 		        "%s: no storage driver has all of its layers", p->key);

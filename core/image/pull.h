@@ -66,6 +66,7 @@ struct berth_pull {
 	struct pull_layer *layers;
 	size_t n_layers;
 	bool have_asked, have_waits; /* `image` came; its answer waits for removals */
+	bool stores_looked;          /* for it, since it waits */
 	json_t *record;              /* came, waits for the layers */
 	bool waits_to_store;         /* it has them, but see pull_store_next() */
 	struct berth_image **images;
@@ -111,6 +112,8 @@ json_t *pull_first_packet(struct berth_pull *p, const struct berth_pull_request 
  * fd and the pid are the caller's. It takes milliseconds: entering cgroups, the exec. */
 int pull_spawn(const struct berth_daemon *d, const char *const *env, int sock, pid_t *ret_pid,
         int *ret_pidfd, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* `fd` -1: none goes with it. 0; a negative errno, none of which waits. */
+int pull_send_packet(int sock, const char *text, int fd) BERTH_MUST_CHECK;
 /* What a berth-pull says, without waiting; `packet` has room for `size` bytes. *ret_fd is -1 where
  * none came with it, and the caller's. 0; -EAGAIN; -EPIPE: it has closed its end; -EBADMSG: no
  * JSON, or too long; another negative errno. */

@@ -26,26 +26,11 @@ void pull_send(struct berth_pull *p, json_t *packet, int fd)
 	json_decref(packet);
 	if (p->sock < 0)
 		return;
-	struct iovec iov = {text, strlen(text)};
-	union {
-		char bytes[CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = {{0}};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-	if (fd >= 0) {
-		msg.msg_control = control.bytes;
-		msg.msg_controllen = sizeof(control.bytes);
-		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-		c->cmsg_level = SOL_SOCKET;
-		c->cmsg_type = SCM_RIGHTS;
-		c->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(c), &fd, sizeof(int));
-	}
-	if (sendmsg(p->sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0 || errno == EPIPE ||
-	        errno == ECONNRESET)
+	int r = pull_send_packet(p->sock, text, fd);
+	if (r == 0 || r == -EPIPE || r == -ECONNRESET)
 		return; /* one that is gone is noticed by its end */
 	struct berth_error *err = NULL;
-	berth_error_errno(&err, errno, "pull of %s: berth-pull does not listen", p->key);
+	berth_error_errno(&err, r, "pull of %s: berth-pull does not listen", p->key);
 	pull_fail(p, err);
 }
 
@@ -79,22 +64,21 @@ bool pull_layer_here(struct berth_pull *p, struct pull_layer *l)
 	return l->external != NULL;
 }
 
+/* The image stores were looked at for those who wait. */
 static void resume(void *arg)
 {
-	berth_pulls_resume(arg);
-}
+	struct berth_daemon *d = arg;
 
-/* True: not before removals are over, and the image stores were looked at. */
-static bool must_wait(struct berth_daemon *d)
-{
-	return d->images->removals > 0 || !berth_shared_fresh(d);
+	for (struct berth_pull *p = d->images->pulls; p; p = p->next)
+		p->stores_looked = p->stores_looked || p->have_waits;
+	berth_pulls_resume(d);
 }
 
 static void answer_have(struct berth_pull *p)
 {
 	json_t *have = json_array();
 
-	p->have_waits = false;
+	p->have_waits = p->stores_looked = false;
 	for (size_t i = 0; i < p->n_layers; i++) {
 		bool known = pull_layer_here(p, &p->layers[i]);
 		json_array_append_new(have, json_boolean(known));
@@ -131,26 +115,25 @@ static void on_image(struct berth_pull *p, const json_t *j)
 	berth_pulls_resume(p->d);
 }
 
+/* Not before removals are over, and the image stores were looked at. */
 void berth_pulls_resume(struct berth_daemon *d)
 {
-	bool waits = false;
+	bool fresh = berth_shared_fresh(d), ask = false;
 
-	for (struct berth_pull *p = d->images->pulls; p; p = p->next)
-		waits = waits || (p->have_waits && !p->over);
-	if (!waits)
-		return;
-	if (must_wait(d)) {
-		if (d->images->removals == 0)
-			berth_shared_check(d, resume, d);
-		return;
-	}
-	for (struct berth_pull *p = d->images->pulls, *next; p; p = next) {
+	for (struct berth_pull *p = d->images->pulls, *next; p && d->images->removals == 0;
+	        p = next) {
 		next = p->next;
 		if (!p->have_waits || p->over)
 			continue;
+		if (!fresh && !p->stores_looked) {
+			ask = true;
+			continue;
+		}
 		answer_have(p);
 		pull_advance(p);
 	}
+	if (ask)
+		berth_shared_check(d, resume, d);
 }
 
 bool berth_pull_wants(

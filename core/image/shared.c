@@ -1,59 +1,28 @@
+/* What is known of the image stores, and those who ask. [loop] */
 #include "image/shared.h"
 
-#include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "image/pull.h"
-#include "loop/child.h"
-#include "pull/shared.h"
+#include "image/shared_internal.h"
 
 #define LOOK_AGAIN_MS 30000
 #define FRESH_NS 2000000000ull /* so long one look is good for all who ask */
-#define DEADLINE_MS 5000       /* for an answer */
-#define PACKET_BYTES 65536
+#define LONG_NS 5000000000ull  /* nobody waits longer for a look that goes on */
 
-struct store {
-	struct berth_shared *all;
-	const char *dir;
-	char generation[PULL_SHARED_GENERATION + 1];
-	struct berth_image *by_id;
-	json_t *layers;          /* ChainID -> can it be used? */
-	bool known, up;          /* known: it was looked at, or did not answer */
-	uint64_t looked_ns;      /* the last answer */
-	struct berth_error *why; /* it is not up */
-	/* a look */
-	bool looking, abandoned, starting;
-	bool again; /* once the last child has ended */
-	int sock, pidfd;
-	struct berth_child_watch *child; /* maybe of an abandoned one */
-	struct berth_fdwatch *watch;
-	struct berth_timer *deadline;
-};
-
-struct waiter {
-	struct waiter *next;
+struct shared_waiter {
+	struct shared_waiter *next;
+	uint64_t since_ns;
 	void (*fn)(void *arg);
 	void *arg;
 };
 
-struct berth_shared {
-	struct berth_daemon *d;
-	struct store *v;
-	size_t n;
-	struct waiter *waiters;
-	struct berth_timer *timer;
-	unsigned int starting; /* children, on workers */
-	bool stopped;          /* it is freed once none is */
-};
+/* ---- what a store holds ---- */
 
-static void forget_images(struct store *s)
+static void forget_images(struct shared_store *s)
 {
 	struct berth_image *i, *tmp;
 
@@ -61,53 +30,6 @@ static void forget_images(struct store *s)
 		HASH_DEL(s->by_id, i);
 		berth_image_unref(i);
 	}
-	json_decref(berth_take(s->layers));
-}
-
-/* ---- the outcome of a look ---- */
-
-static void tell_waiters(struct berth_shared *all)
-{
-	if (!berth_shared_fresh(all->d))
-		return;
-	struct waiter *w = berth_take(all->waiters);
-	while (w) {
-		struct waiter *next = w->next;
-		w->fn(w->arg);
-		free(w);
-		w = next;
-	}
-}
-
-static void look_over(struct store *s)
-{
-	s->looking = false;
-	s->watch = berth_fdwatch_free(s->watch);
-	s->sock = berth_close(s->sock);
-	s->deadline = berth_timer_free(s->deadline);
-	s->known = true;
-	s->looked_ns = berth_now_ns();
-	tell_waiters(s->all);
-}
-
-static void went_down(struct store *s, struct berth_error *err)
-{
-	if (s->up || !s->why || strcmp(s->why->msg, err->msg) != 0)
-		berth_log_warn(
-		        "an image store is not available", "store", s->dir, "error", err->msg);
-	s->up = false;
-	berth_error_free(s->why);
-	s->why = err;
-	look_over(s);
-}
-
-static void came_up(struct store *s)
-{
-	if (!s->up)
-		berth_log_info("an image store is available", "store", s->dir);
-	s->up = true;
-	s->why = berth_error_free(s->why);
-	look_over(s);
 }
 
 static char **names_of(const json_t *list)
@@ -122,7 +44,7 @@ static char **names_of(const json_t *list)
 	return v;
 }
 
-static void take_image(struct store *s, const json_t *j)
+static void take_image(struct shared_store *s, const json_t *j)
 {
 	json_t *record = json_object_get(j, "record");
 	const char *id = json_string_value(json_object_get(record, "id"));
@@ -145,7 +67,7 @@ static void take_image(struct store *s, const json_t *j)
 	HASH_ADD_KEYPTR(hh, s->by_id, i->id, strlen(i->id), i);
 }
 
-static void take_index(struct store *s, json_t *doc)
+void shared_take_index(struct shared_store *s, json_t *doc)
 {
 	json_t *images = json_object_get(doc, "images"), *image;
 	size_t i;
@@ -154,229 +76,89 @@ static void take_index(struct store *s, json_t *doc)
 	json_array_foreach (images, i, image) {
 		take_image(s, image);
 	}
-	s->layers = json_incref(json_object_get(doc, "layers"));
 	berth_log_info("an image store was read", "store", s->dir, "generation", s->generation);
 }
 
-static void on_index(struct store *s, const char *generation, int fd)
+static int refuse(const struct shared_store *s, const char *chain_id, const json_t *why,
+        struct berth_error **ret_err)
 {
-	_cleanup_free_ char *text = NULL;
-	struct berth_error *err = NULL;
-	size_t len = 0;
+	json_int_t code = json_integer_value(json_object_get(why, "code"));
+	const char *msg = json_string_value(json_object_get(why, "msg"));
 
-	if (fd < 0) {
-		came_up(s);
+	return berth_error_set(ret_err,
+	        code == BERTH_FAILED_PRECONDITION ? BERTH_FAILED_PRECONDITION : BERTH_UNAVAILABLE,
+	        "image store %s: layer %s cannot be used: %s", s->dir, chain_id,
+	        msg ? msg : "it was not looked at");
+}
+
+void shared_take_layers(struct shared_store *s, json_t *layers)
+{
+	_cleanup_(berth_error_freep) struct berth_error *first = NULL;
+	const char *chain;
+	json_t *can;
+	size_t n = 0;
+
+	json_object_foreach (layers, chain, can) {
+		if (json_is_true(can))
+			continue;
+		if (n++ == 0)
+			(void)!refuse(s, chain, can, &first);
+	}
+	json_decref(s->layers);
+	s->layers = json_incref(layers);
+	if (!first)
 		return;
+	_cleanup_free_ char *count = berth_asprintf("%zu", n);
+	berth_log_warn("an image store has layers that cannot be used", "store", s->dir, "layers",
+	        count, "error", first->msg);
+}
+
+/* ---- looking at all ---- */
+
+/* Good for who came at `since_ns`: with several stores the first to answer is not fresh any more
+ * once the last one has. */
+static bool answered(const struct shared_store *s, uint64_t since_ns)
+{
+	uint64_t now = berth_now_ns();
+
+	/* It does not hang: what it had before is good enough. */
+	if (s->looking && now - s->began_ns >= LONG_NS && now - s->heard_ns < FRESH_NS)
+		return true;
+	return s->known && s->looked_ns + FRESH_NS > since_ns;
+}
+
+static bool all_answered(const struct berth_shared *all, uint64_t since_ns)
+{
+	for (size_t i = 0; i < all->n; i++)
+		if (!answered(&all->v[i], since_ns))
+			return false;
+	return true;
+}
+
+void shared_looked(struct berth_shared *all)
+{
+	struct shared_waiter *w = berth_take(all->waiters), *next;
+
+	for (; w; w = next) {
+		next = w->next;
+		if (all_answered(all, w->since_ns)) {
+			w->fn(w->arg);
+			free(w);
+		} else {
+			w->next = all->waiters;
+			all->waiters = w;
+		}
 	}
-	/* A memfd: reading it waits for nothing. */
-	json_t *doc = NULL;
-	if (lseek(fd, 0, SEEK_SET) == 0 &&
-	        berth_read_fd(fd, 2 * PULL_SHARED_INDEX, &text, &len) == 0)
-		doc = json_loadb(text, len, 0, NULL);
-	if (!doc || strlen(generation) > PULL_SHARED_GENERATION) {
-		json_decref(doc);
-		berth_error_set(&err, BERTH_UNAVAILABLE,
-		        "image store %s: berth-pull sent no readable index", s->dir);
-		went_down(s, err);
-		return;
-	}
-	strcpy(s->generation, generation);
-	take_index(s, doc);
-	json_decref(doc);
-	came_up(s);
-}
-
-/* ---- a look ---- */
-
-static void on_answer(int sock, int events, void *arg)
-{
-	struct store *s = arg;
-	struct berth_error *err = NULL;
-	_cleanup_free_ char *packet = berth_zalloc(PACKET_BYTES);
-	_cleanup_close_ int fd = -1;
-	json_t *j = NULL;
-
-	(void)sock;
-	(void)events;
-	if (pull_receive(s->sock, packet, PACKET_BYTES, &j, &fd) == -EAGAIN)
-		return;
-	const char *t = json_string_value(json_object_get(j, "t"));
-	const char *generation = json_string_value(json_object_get(j, "generation"));
-	const char *msg = json_string_value(json_object_get(j, "msg"));
-	if (t && generation && strcmp(t, "shared") == 0) {
-		on_index(s, generation, fd);
-	} else {
-		berth_error_set(&err, BERTH_UNAVAILABLE, "image store %s: %s", s->dir,
-		        msg ? msg : "berth-pull ended early");
-		went_down(s, err);
-	}
-	json_decref(j);
-}
-
-static bool take_flag(bool *flag)
-{
-	bool was = *flag;
-	*flag = false;
-	return was;
-}
-
-static void begin(struct store *s);
-
-static void on_exit_of_child(pid_t pid, int status, void *arg)
-{
-	struct store *s = arg;
-
-	(void)pid;
-	(void)status;
-	s->child = NULL;
-	s->pidfd = berth_close(s->pidfd);
-	s->abandoned = false;
-	/* What it said last may still lie in the socket. */
-	if (s->looking && s->sock >= 0)
-		on_answer(s->sock, 0, s);
-	if (s->looking && !s->again) {
-		struct berth_error *err = NULL;
-		berth_error_set(
-		        &err, BERTH_UNAVAILABLE, "image store %s: berth-pull ended early", s->dir);
-		went_down(s, err);
-	}
-	if (take_flag(&s->again))
-		begin(s);
-}
-
-/* It may hang where no signal reaches it: it is left to itself, and until it has ended no other one
- * is sent. */
-static void on_deadline(void *arg)
-{
-	struct store *s = arg;
-	struct berth_error *err = NULL;
-
-	s->abandoned = s->child != NULL || s->starting;
-	s->again = false;
-	if (s->pidfd >= 0)
-		(void)!berth_pidfd_kill(s->pidfd, SIGKILL);
-	berth_error_set(&err, BERTH_UNAVAILABLE, "image store %s: it does not answer", s->dir);
-	went_down(s, err);
-}
-
-struct starting {
-	struct store *s;
-	struct berth_daemon *d;
-	int sock; /* its end of the socket */
-	pid_t pid;
-	int pidfd;
-	struct berth_error *err;
-};
-
-static void start_work(void *arg)
-{
-	struct starting *t = arg;
-	const char *const env[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", NULL};
-
-	(void)!pull_spawn(t->d, env, t->sock, &t->pid, &t->pidfd, &t->err); /* told to start_done */
-}
-
-static void free_all(struct berth_shared *all);
-
-static void start_done(void *arg)
-{
-	struct starting *t = arg;
-	struct store *s = t->s;
-
-	s->starting = false;
-	s->all->starting--;
-	if (!t->err) {
-		s->pidfd = t->pidfd;
-		s->child =
-		        berth_child_watch(s->all->d->loop, t->pid, t->pidfd, on_exit_of_child, s);
-	}
-	if (!t->err && (s->abandoned || s->all->stopped))
-		(void)!berth_pidfd_kill(s->pidfd, SIGKILL);
-	if (t->err && s->looking) {
-		berth_error_wrap(&t->err, "image store %s", s->dir);
-		t->err->code = BERTH_UNAVAILABLE;
-		went_down(s, berth_take(t->err));
-	}
-	if (t->err || !s->child)
-		s->abandoned = false;
-	berth_error_free(t->err);
-	free(t);
-	if (s->all->stopped && s->all->starting == 0)
-		free_all(s->all);
-}
-
-static int start_child(struct store *s, struct berth_error **ret_err)
-{
-	struct berth_daemon *d = s->all->d;
-	int pair[2];
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return berth_error_errno(ret_err, errno, "a socket");
-	struct starting *t = berth_new(struct starting);
-	*t = (struct starting){.s = s, .d = d, .sock = pair[1], .pidfd = -1};
-	if (berth_work(d->flows, d->loop, start_work, start_done, t) < 0) {
-		free(t);
-		close(pair[0]);
-		close(pair[1]);
-		return berth_error_set(
-		        ret_err, BERTH_RESOURCE_EXHAUSTED, "too many requests are under way");
-	}
-	s->starting = true;
-	s->all->starting++;
-	s->sock = pair[0];
-	s->watch = berth_fdwatch_start(d->loop, s->sock, UV_READABLE, on_answer, s);
-	return 0;
-}
-
-/* What is sent before the child runs waits in the socket. */
-static void begin(struct store *s)
-{
-	struct berth_error *err = NULL;
-
-	if (start_child(s, &err) < 0) {
-		berth_error_wrap(&err, "image store %s", s->dir);
-		err->code = BERTH_UNAVAILABLE;
-		went_down(s, err);
-		return;
-	}
-	json_t *q = json_pack("{s:s, s:s, s:s, s:s}", "t", "shared", "dir", s->dir, "known",
-	        s->generation, "whiteout", "overlay");
-	_cleanup_free_ char *text = json_dumps(q, JSON_COMPACT);
-	json_decref(q);
-	(void)!send(s->sock, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
-}
-
-static void look(struct store *s)
-{
-	struct berth_error *err = NULL;
-
-	if (s->looking)
-		return;
-	if (s->abandoned) {
-		berth_error_set(
-		        &err, BERTH_UNAVAILABLE, "image store %s: it does not answer", s->dir);
-		went_down(s, err);
-		return;
-	}
-	s->looking = true;
-	s->deadline = berth_timer_start(s->all->d->loop, DEADLINE_MS, on_deadline, s);
-	/* The last one has answered, and is about to end. */
-	s->again = s->child != NULL || s->starting;
-	if (!s->again)
-		begin(s);
-}
-
-static bool fresh(const struct store *s)
-{
-	return !s->looking && s->known && berth_now_ns() - s->looked_ns < FRESH_NS;
 }
 
 static void look_at_all(void *arg)
 {
 	struct berth_shared *all = arg;
+	uint64_t now = berth_now_ns();
+
 	for (size_t i = 0; i < all->n; i++)
-		if (!fresh(&all->v[i]))
-			look(&all->v[i]);
+		if (!answered(&all->v[i], now))
+			shared_look(&all->v[i]);
 }
 
 static void look_now_and_then(void *arg)
@@ -399,22 +181,19 @@ void berth_shared_start(struct berth_daemon *d)
 	struct berth_shared *all = d->images->shared = berth_new(struct berth_shared);
 	all->d = d;
 	all->n = n;
-	all->v = berth_new_array(struct store, n);
+	all->v = berth_new_array(struct shared_store, n);
 	for (size_t i = 0; i < n; i++) {
 		all->v[i].all = all;
 		all->v[i].dir = dirs[i];
-		all->v[i].sock = all->v[i].pidfd = -1;
+		all->v[i].sock = all->v[i].pidfd = all->v[i].told = all->v[i].index = -1;
 	}
 	look_now_and_then(all);
 }
 
-static void free_all(struct berth_shared *all)
+void shared_free(struct berth_shared *all)
 {
-	for (size_t i = 0; i < all->n; i++) {
-		struct store *s = &all->v[i];
-		s->child = berth_child_unwatch(s->child);
-		s->pidfd = berth_close(s->pidfd);
-	}
+	for (size_t i = 0; i < all->n; i++)
+		shared_look_forget(&all->v[i]);
 	free(all->v);
 	free(all);
 }
@@ -427,34 +206,26 @@ void berth_shared_stop(struct berth_daemon *d)
 		return;
 	all->timer = berth_timer_free(all->timer);
 	for (size_t i = 0; i < all->n; i++) {
-		struct store *s = &all->v[i];
-		s->looking = s->again = false;
-		s->watch = berth_fdwatch_free(s->watch);
-		s->deadline = berth_timer_free(s->deadline);
-		s->sock = berth_close(s->sock);
-		if (s->pidfd >= 0)
-			(void)!berth_pidfd_kill(s->pidfd, SIGKILL);
+		struct shared_store *s = &all->v[i];
+		shared_look_end(s);
 		forget_images(s);
+		json_decref(berth_take(s->layers));
 		s->why = berth_error_free(s->why);
 	}
 	while (all->waiters) {
-		struct waiter *w = all->waiters;
+		struct shared_waiter *w = all->waiters;
 		all->waiters = w->next;
 		free(w);
 	}
 	all->stopped = true;
 	if (all->starting == 0)
-		free_all(all);
+		shared_free(all);
 }
 
 bool berth_shared_fresh(const struct berth_daemon *d)
 {
 	const struct berth_shared *all = d->images->shared;
-
-	for (size_t i = 0; all && i < all->n; i++)
-		if (!fresh(&all->v[i]))
-			return false;
-	return true;
+	return !all || all_answered(all, berth_now_ns());
 }
 
 void berth_shared_check(struct berth_daemon *d, void (*fn)(void *arg), void *arg)
@@ -465,7 +236,8 @@ void berth_shared_check(struct berth_daemon *d, void (*fn)(void *arg), void *arg
 		fn(arg);
 		return;
 	}
-	struct waiter *w = berth_new(struct waiter);
+	struct shared_waiter *w = berth_new(struct shared_waiter);
+	w->since_ns = berth_now_ns();
 	w->fn = fn;
 	w->arg = arg;
 	w->next = all->waiters;
@@ -475,7 +247,7 @@ void berth_shared_check(struct berth_daemon *d, void (*fn)(void *arg), void *arg
 
 /* Among those before `before`; NULL: among all. */
 static struct berth_image *find_before(
-        const struct berth_shared *all, const struct store *before, const char *id)
+        const struct berth_shared *all, const struct shared_store *before, const char *id)
 {
 	struct berth_image *found = NULL;
 
@@ -526,20 +298,51 @@ static bool lies_in(const char *path, const char *dir)
 	return strncmp(path, dir, n) == 0 && path[n] == '/';
 }
 
+static int down(const struct shared_store *s, struct berth_error **ret_err)
+{
+	if (!s->why || (s->looking && s->heard_ns > s->began_ns))
+		return berth_error_set(ret_err, BERTH_UNAVAILABLE,
+		        "image store %s: what it has is being looked at", s->dir);
+	return berth_error_set(ret_err, BERTH_UNAVAILABLE, "%s", s->why->msg);
+}
+
 int berth_shared_usable(
         const struct berth_daemon *d, const char *path, struct berth_error **ret_err)
+{
+	static const char in[] = "/layers/";
+	const struct berth_shared *all = d->images->shared;
+
+	for (size_t i = 0; all && i < all->n; i++) {
+		const struct shared_store *s = &all->v[i];
+		if (!lies_in(path, s->dir))
+			continue;
+		if (!s->up)
+			return down(s, ret_err);
+		const char *below = path + strlen(s->dir);
+		if (strncmp(below, in, sizeof(in) - 1) != 0)
+			return 0;
+		_cleanup_free_ char *chain = berth_asprintf("sha256:%.64s", below + sizeof(in) - 1);
+		const json_t *can = json_object_get(s->layers, chain);
+		/* What no index names any more was not looked at. */
+		return can && !json_is_true(can) ? refuse(s, chain, can, ret_err) : 0;
+	}
+	return berth_error_set(ret_err, BERTH_UNAVAILABLE,
+	        "a layer lies in %s, which is in none of images.additional_stores", path);
+}
+
+int berth_shared_why_not(
+        const struct berth_daemon *d, const char *chain_id, struct berth_error **ret_err)
 {
 	const struct berth_shared *all = d->images->shared;
 
 	for (size_t i = 0; all && i < all->n; i++) {
-		const struct store *s = &all->v[i];
-		if (!lies_in(path, s->dir))
-			continue;
-		if (s->up)
-			return 0;
-		return berth_error_set(ret_err, BERTH_UNAVAILABLE, "%s",
-		        s->why ? s->why->msg : "an image store was not looked at yet");
+		const struct shared_store *s = &all->v[i];
+		const json_t *can = json_object_get(s->layers, chain_id);
+		if (can && !s->up)
+			return down(s, ret_err);
+		if (can && !json_is_true(can))
+			return refuse(s, chain_id, can, ret_err);
 	}
-	return berth_error_set(ret_err, BERTH_UNAVAILABLE,
-	        "a layer lies in %s, which is in none of images.additional_stores", path);
+	return berth_error_set(
+	        ret_err, BERTH_UNAVAILABLE, "layer %s is in no image store any more", chain_id);
 }

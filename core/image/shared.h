@@ -11,8 +11,8 @@
 void berth_shared_start(struct berth_daemon *d);
 void berth_shared_stop(struct berth_daemon *d);
 
-/* fn once each store was looked at lately, or has not answered within the deadline; maybe before
- * the return. */
+/* fn once each store was looked at lately, or has not answered within the deadline, or answers but
+ * takes long: then what it had before is what is known. Maybe before the return. */
 void berth_shared_check(struct berth_daemon *d, void (*fn)(void *arg), void *arg);
 /* What berth_shared_check() would wait for. */
 bool berth_shared_fresh(const struct berth_daemon *d);
@@ -25,7 +25,11 @@ struct berth_image *berth_shared_by_id(const struct berth_daemon *d, const char 
 /* Where the content of a layer lies that some store has and can give now; NULL: none. Caller frees.
  */
 char *berth_shared_layer(const struct berth_daemon *d, const char *chain_id);
-/* Can the store that `path` lies in give it now? UNAVAILABLE names the store and says why not. */
+/* Why it has none: always -1. FAILED_PRECONDITION where that stays so until the store is changed,
+ * UNAVAILABLE where it may pass. */
+int berth_shared_why_not(
+        const struct berth_daemon *d, const char *chain_id, struct berth_error **ret_err);
+/* Can the store that `path` lies in give it now? If not, the error names the store and says why. */
 int berth_shared_usable(const struct berth_daemon *d, const char *path,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
 

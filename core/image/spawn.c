@@ -27,6 +27,26 @@ int pull_spawn(const struct berth_daemon *d, const char *const *env, int sock, p
 	return r;
 }
 
+int pull_send_packet(int sock, const char *text, int fd)
+{
+	struct iovec iov = {(void *)(uintptr_t)text, strlen(text)};
+	union {
+		char bytes[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control = {{0}};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	if (fd >= 0) {
+		msg.msg_control = control.bytes;
+		msg.msg_controllen = sizeof(control.bytes);
+		struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+		c->cmsg_level = SOL_SOCKET;
+		c->cmsg_type = SCM_RIGHTS;
+		c->cmsg_len = CMSG_LEN(sizeof(int));
+		memcpy(CMSG_DATA(c), &fd, sizeof(int));
+	}
+	return sendmsg(sock, &msg, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
 int pull_receive(int sock, char *packet, size_t size, json_t **ret, int *ret_fd)
 {
 	struct iovec iov = {packet, size};

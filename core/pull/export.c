@@ -265,8 +265,9 @@ static int read_old(
 		*ret = json_pack("{s:i, s:[], s:{}}", "v", 1, "images", "xattrs");
 		return 0;
 	}
-	return pull_shared_open(dir, old, ret_err) < 0 ? -1
-	                                               : pull_shared_read(dir, old, ret, ret_err);
+	return pull_shared_open(dir, old, ret_err) < 0
+	               ? -1
+	               : pull_shared_read(dir, old, NULL, ret, ret_err);
 }
 
 static int run(

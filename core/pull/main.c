@@ -155,7 +155,7 @@ static int run(struct pull_wire *wire, const json_t *first, int fd, struct berth
 		return -1;
 	if (strcmp(t, "shared") == 0)
 		return pull_shared_tell(
-		        wire, text_of(first, "dir"), text_of(first, "known"), ret_err);
+		        wire, text_of(first, "dir"), text_of(first, "known"), own, ret_err);
 	if (strcmp(t, "export") == 0)
 		return pull_export_run(&s, own, first, ret_err);
 	if (strcmp(t, "copy") == 0) {

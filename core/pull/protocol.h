@@ -19,10 +19,13 @@
  *   {"t":"copy", "layers": N, ... parallel, detached, whiteout}   an image that another storage driver of this node has
  *   {"t":"export", "tags": [], "digests": [], ... parallel}, fd: an image store's directory (core/pull/shared.h); then
  *      {"t":"record"}, fd: memfd with the record of the image that it shall hold
- *   {"t":"shared", "dir": PATH, "known": GENERATION | ""}   what has the image store there?
+ *   {"t":"shared", "dir": PATH, "known": GENERATION | ""}   what has the image store there? fd: what was told last of the
+ *      layers of that generation, if it was
  * berth-pull -> berthd:
- *   {"t":"shared", "generation": NAME}, fd: memfd with the parsed index, and in it "layers", whether each can be used; without
- *      an fd where it is the one that was known. Then it exits
+ *   {"t":"alive"}                  a look goes on, and the store has answered since the last one; at most two a second
+ *   {"t":"index"}, fd: memfd with the parsed index, where the generation is not the known one
+ *   {"t":"shared", "generation": NAME}, fd: memfd {CHAIN_ID: true (it can be used) | {"code": gRPC code, "msg": why not}...};
+ *      without an fd where it is what was told last. Then it exits
  *   {"t":"exported"}               then it exits
  *   {"t":"layers"}                 copy: asks which of the layers are there
  *   {"t":"source", "n": I}         copy: asks for layer I as the other driver has it

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -13,7 +12,8 @@
 #include "pull/digest.h"
 #include "pull/protocol.h"
 #include "pull/tree_impl.h"
-#include "pull/wire.h"
+
+#define CHUNK_BYTES BERTH_KIB(64) /* of the index, at a time */
 
 /* ---- parsing ---- */
 
@@ -148,11 +148,30 @@ int pull_shared_open(int dir, char name[PULL_SHARED_GENERATION + 1], struct bert
 	return 0;
 }
 
-int pull_shared_read(int dir, const char *name, json_t **ret, struct berth_error **ret_err)
+static int read_all(int fd, const struct pull_shared_ear *ear, struct berth_buf *b)
+{
+	_cleanup_free_ char *chunk = berth_zalloc(CHUNK_BYTES);
+	ssize_t n;
+
+	while ((n = read(fd, chunk, CHUNK_BYTES)) != 0) {
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (b->len + (size_t)n > PULL_SHARED_INDEX)
+			return -EFBIG;
+		berth_buf_add(b, chunk, (size_t)n);
+		if (ear)
+			ear->heard(ear->arg);
+	}
+	return 0;
+}
+
+int pull_shared_read(int dir, const char *name, const struct pull_shared_ear *ear, json_t **ret,
+        struct berth_error **ret_err)
 {
 	_cleanup_free_ char *path = berth_asprintf("generations/%s/index.json", name);
-	_cleanup_free_ char *text = NULL;
-	size_t len = 0;
+	struct berth_buf b = {0};
 	int fd = pull_tree_open_beneath(dir, path, O_RDONLY | O_NOCTTY | O_NONBLOCK);
 	struct stat st;
 
@@ -160,74 +179,10 @@ int pull_shared_read(int dir, const char *name, json_t **ret, struct berth_error
 		return berth_error_errno(ret_err, fd, "%s", path);
 	int r = fstat(fd, &st) < 0 ? -errno : S_ISREG(st.st_mode) ? 0 : -EINVAL;
 	if (r == 0)
-		r = berth_read_fd(fd, PULL_SHARED_INDEX, &text, &len);
+		r = read_all(fd, ear, &b);
 	close(fd);
-	if (r < 0)
-		return berth_error_errno(ret_err, r, "%s", path);
-	return pull_shared_parse(text, len, ret, ret_err);
-}
-
-/* Is the layer there, with its attributes? */
-static bool usable(int dir, const char *chain, const json_t *xattrs)
-{
-	const json_t *x = json_object_get(xattrs, chain);
-	_cleanup_free_ char *path = berth_asprintf("layers/%s/fs", chain + 7);
-	_cleanup_close_ int fs = pull_tree_open_beneath(dir, path, O_RDONLY | O_DIRECTORY);
-	const char *in = json_string_value(json_object_get(x, "path"));
-	const char *name = json_string_value(json_object_get(x, "name"));
-
-	if (fs < 0 || !x)
-		return fs >= 0;
-	_cleanup_close_ int fd = pull_tree_open_beneath(fs, in, O_RDONLY | O_NONBLOCK | O_NOCTTY);
-	return fd >= 0 && fgetxattr(fd, name, NULL, 0) >= 0;
-}
-
-/* The layers that can be used, as a map: a layer of several images is looked at once. */
-static json_t *look_at_layers(int dir, const json_t *doc)
-{
-	json_t *seen = json_object(), *image, *l, *xattrs = json_object_get(doc, "xattrs");
-	size_t i, k;
-
-	json_array_foreach (json_object_get(doc, "images"), i, image) {
-		const json_t *record = json_object_get(image, "record");
-		json_array_foreach (json_object_get(record, "layers"), k, l) {
-			const char *chain = json_string_value(json_object_get(l, "chain_id"));
-			if (!json_object_get(seen, chain))
-				json_object_set_new(
-				        seen, chain, json_boolean(usable(dir, chain, xattrs)));
-		}
-	}
-	return seen;
-}
-
-static int tell_all(struct pull_wire *w, int dir, const char *name, struct berth_error **ret_err)
-{
-	json_t *doc = NULL;
-
-	if (pull_shared_read(dir, name, &doc, ret_err) < 0)
-		return -1;
-	json_object_set_new(doc, "layers", look_at_layers(dir, doc));
-	_cleanup_free_ char *text = json_dumps(doc, JSON_COMPACT);
-	json_decref(doc);
-	return pull_wire_send_memfd(w, json_pack("{s:s, s:s}", "t", "shared", "generation", name),
-	        "berth-shared", text, strlen(text), ret_err);
-}
-
-int pull_shared_tell(
-        struct pull_wire *w, const char *path, const char *known, struct berth_error **ret_err)
-{
-	_cleanup_close_ int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	char name[PULL_SHARED_GENERATION + 1];
-	struct stat st;
-
-	if (dir < 0)
-		return berth_error_errno(ret_err, errno, "open it");
-	if (pull_shared_open(dir, name, ret_err) < 0)
-		return -1;
-	if (strcmp(name, known) != 0)
-		return tell_all(w, dir, name, ret_err);
-	if (fstatat(dir, "layers/.", &st, 0) < 0)
-		return berth_error_errno(ret_err, errno, "layers");
-	return pull_wire_send(
-	        w, json_pack("{s:s, s:s}", "t", "shared", "generation", name), -1, ret_err);
+	r = r < 0 ? berth_error_errno(ret_err, r, "%s", path)
+	          : pull_shared_parse(b.data ? b.data : "", b.len, ret, ret_err);
+	berth_buf_finish(&b);
+	return r;
 }

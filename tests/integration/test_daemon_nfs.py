@@ -9,7 +9,7 @@ import pytest
 
 from daemon import IMAGE, fails, needs_daemon, pb, wait_for
 from test_daemon_drivers import load
-from test_daemon_stores import export, externals, names
+from test_daemon_stores import export, externals, layer_dir, names
 
 AT, MOUNT = "/var/lib/berth-nfs", "/mnt/berth-nfs"
 CONF = "/etc/nfs.conf.d/berth-test.conf"
@@ -63,6 +63,15 @@ def test_a_server_that_stops(make_daemon, nfs):
     cid = r.run_ctr(pod, "cat", "/layer2", timeout=120)
     assert r.wait_exit(cid, 60).exit_code == 0 and r.log_lines(pod) == [("stdout", "second")]
     assert len(externals(r)) == 2
+    # a layer that is moved aside on the server, and put back
+    top, chain = layer_dir(AT, IMAGE, 1)
+    os.rename(top, f"{AT}/aside")
+    time.sleep(3.1)
+    with fails("FAILED_PRECONDITION", MOUNT, chain, "it is not there"):
+        r.create(pod, "sh", name="aside", timeout=60)
+    os.rename(f"{AT}/aside", top)
+    time.sleep(3.1)
+    r.create(pod, "sh", name="aside", timeout=60)
     sh("systemctl stop nfs-server")
     time.sleep(2.1)
     t = time.monotonic()

@@ -1,7 +1,9 @@
 """Image stores: written by one node, read by another, in place."""
 import glob
+import hashlib
 import json
 import os
+import signal
 import subprocess
 import time
 
@@ -38,18 +40,21 @@ def export(d, store, *names):
 
 @pytest.fixture
 def reader(make_daemon):
-    """A node with the store; its berth-pull can be made to hang as on a file system that does not answer."""
-    def make(store, **more):
+    """A node with stores; its berth-pull can be made to hang as on a file system that does not answer, or to be slow."""
+    def make(*stores, slow=0, **more):
         d = make_daemon(image=False, start=False)
         c = config(d)
-        c["images"] = {"additional_stores": [store]}
+        c["images"] = {"additional_stores": list(stores)}
         c.update(more)
         d.write_config(c)
         real = os.path.realpath(f"{d.helpers}/berth-pull")
         os.unlink(f"{d.helpers}/berth-pull")
         with open(f"{d.helpers}/berth-pull", "w") as f:
-            f.write(f'#!/bin/sh\n[ -e {d.tmp}/hang ] && exec sleep 300\nexec {real} "$@"\n')
+            f.write(f'#!/bin/sh\n[ -e {d.tmp}/hang ] && exec sleep 300\n'
+                    f'[ -e {d.tmp}/slow ] && export OF={d.tmp} BERTH_FAULT_SLOW=shared-layer:$(cat {d.tmp}/slow)\nexec {real} "$@"\n')
         os.chmod(f"{d.helpers}/berth-pull", 0o755)
+        if slow:
+            make_slow(d, slow)
         return d.start()
     return make
 
@@ -236,3 +241,129 @@ def test_an_export_is_cut_short(writer, store):
     assert r.returncode == 0 and f"{IMAGE}: written" in r.stderr, r
     with fails("NOT_FOUND", "/nowhere"):
         export(writer, "/nowhere")
+
+
+def layer_dir(store, name, n):
+    """The directory of layer n of an image, and its ChainID."""
+    with open(f"{store}/current/index.json") as f:
+        images = json.load(f)["images"]
+    (image,) = [i for i in images if name in i["tags"]]
+    chain = image["record"]["layers"][n]["chain_id"]
+    return f"{store}/layers/{chain[7:]}", chain
+
+
+def test_layers_that_go_and_come_back(writer, reader, store):
+    export(writer, store)
+    top, chain = layer_dir(store, IMAGE, 1)
+    other, other_chain = layer_dir(store, "localhost/everything:1", 1)
+    os.rename(top, f"{store}/aside")
+    os.rename(f"{other}/fs", f"{other}/kept")
+    os.symlink("kept", f"{other}/fs")
+    r = reader(store)
+    wait_for(lambda: len(names(r)) == 2)
+    pod = r.run_pod()
+    with fails("FAILED_PRECONDITION", store, chain, "it is not there"):
+        r.create(pod, "sh", name="absent")
+    with fails("UNAVAILABLE", store, other_chain, "symbolic links"):
+        r.create(pod, "sh", name="other", image="localhost/everything:1")
+    os.rename(f"{store}/aside", top)
+    os.unlink(f"{other}/fs")
+    os.rename(f"{other}/kept", f"{other}/fs")
+    time.sleep(2.1)  # so long a look is good
+    r.create(pod, "sh", name="back")
+    # one that no image of the node's own has taken, and one of an image that has
+    os.rename(other, f"{store}/aside")
+    os.rename(top, f"{store}/aside2")
+    time.sleep(2.1)
+    with fails("FAILED_PRECONDITION", store, other_chain, "it is not there"):
+        r.create(pod, "sh", name="removed", image="localhost/everything:1")
+    with fails("FAILED_PRECONDITION", store, chain, "it is not there"):
+        r.create(pod, "sh", name="taken")
+    os.rename(f"{store}/aside", other)
+    os.rename(f"{store}/aside2", top)
+    time.sleep(2.1)
+    r.create(pod, "sh", name="removed", image="localhost/everything:1")
+    r.create(pod, "sh", name="taken")
+    assert r.log().count("an image store was read") == 1, "its index did not change"
+
+
+def digest(text):
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+def made(store, n_images, n_layers):
+    """A store of empty layers; no two images share one."""
+    images = []
+    os.makedirs(f"{store}/generations/1")
+    os.makedirs(f"{store}/layers")
+    for i in range(n_images):
+        layers, chain = [], None
+        for k in range(n_layers):
+            diff = digest(f"layer {i} {k}")
+            chain = digest(f"{chain} {diff}") if chain else diff
+            layers.append({"diff_id": diff, "chain_id": chain, "digest": diff, "size": 1})
+            os.makedirs(f"{store}/layers/{chain[7:]}/fs")
+        record = {"v": 1, "id": digest(f"image {i}"), "digest": digest(f"manifest {i}"), "size": 1, "config": {}, "layers": layers}
+        images.append({"record": record, "tags": [f"localhost/made{i}:1"], "digests": []})
+    with open(f"{store}/generations/1/index.json", "w") as f:
+        json.dump({"v": 1, "images": images, "xattrs": {}}, f)
+    os.symlink("generations/1", f"{store}/current")
+    return store
+
+
+def make_slow(d, ms):
+    """Each layer takes a berth-pull of d so long to look at, from now on."""
+    with open(f"{d.tmp}/slow", "w") as f:
+        f.write(str(ms))
+
+
+def stop_slow(d):
+    """Stops the slow ones where they are."""
+    for p in glob.glob("/proc/[0-9]*"):
+        try:
+            with open(f"{p}/environ", errors="replace") as f:
+                if f"OF={d.tmp}\0" in f.read():
+                    os.kill(int(p[6:]), signal.SIGSTOP)
+        except OSError:
+            pass  # it has ended
+
+
+@needs_faults
+def test_one_of_two_stores_hangs(reader, store):
+    # one has no layers to wait for
+    r = reader(made(f"{store}/one", 1, 1), made(f"{store}/two", 0, 0), slow=300000)
+    pod = r.run_pod()
+    for n in range(2):
+        t = time.monotonic()
+        load(r, name=f"localhost/own{n}:1")
+        assert time.monotonic() - t < 15, "a pull waits for a store that hangs as long as others do"
+        r.create(pod, "sh", name=f"own{n}", image=f"localhost/own{n}:1")
+        time.sleep(2.1)
+
+
+@needs_faults
+def test_a_store_that_is_slow(writer, reader, store):
+    many = 100
+    r = reader(made(store, many, 5), slow=250)  # a quarter of a minute, however many at once
+    t = time.monotonic()
+    load(r, pullharness.Image([pullharness.Tar().add("own", data="own")], config={"Cmd": ["sh"]}), "localhost/own:1")
+    assert names(r) == ["localhost/own:1"] and time.monotonic() - t < 25, "a pull waits for it no longer than for one that hangs"
+    wait_for(lambda: len(names(r)) == many + 1, 60, 0.5)
+    assert time.monotonic() - t > 7, "it was meant to be slow"
+    # what was known before is used while it is looked at again
+    os.unlink(f"{r.tmp}/slow")
+    export(writer, store, IMAGE)
+    wait_for(lambda: IMAGE in names(r), 40, 0.5)
+    make_slow(r, 250)
+    load(writer, busybox_image(more=[pullharness.Tar().add("newer", data="3")]), name="localhost/newer:1")
+    export(writer, store, "localhost/newer:1")
+    time.sleep(2.1)
+    pod, t = r.run_pod(), time.monotonic()
+    r.create(pod, "sh")
+    assert "localhost/newer:1" not in names(r) and time.monotonic() - t < 25
+    # from here on it hangs
+    stop_slow(r)
+    wait_for(lambda: "does not answer" in r.log(), 20)
+    assert len(names(r)) == many + 2
+    with fails("UNAVAILABLE", store, "does not answer"):
+        r.create(pod, "sh", name="hangs")
