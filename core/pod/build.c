@@ -199,6 +199,14 @@ static int attach(struct berth_pod *p, struct berth_error **ret_err)
 	return r < 0 ? berth_error_wrap(ret_err, "pod sandbox %s: network", p->id) : 0;
 }
 
+/* Of a pod that exists: a client would take a plugin's NOT_FOUND for the pod's, and go. */
+static int not_released(struct berth_pod *p, const char *by, struct berth_error **ret_err)
+{
+	if ((*ret_err)->code == BERTH_NOT_FOUND)
+		(*ret_err)->code = BERTH_UNAVAILABLE;
+	return berth_error_wrap(ret_err, "pod sandbox %s: %s", p->id, by);
+}
+
 static int detach(struct berth_pod *p, struct berth_error **ret_err)
 {
 	if (!p->has_network || !p->d->network)
@@ -219,7 +227,7 @@ static int detach(struct berth_pod *p, struct berth_error **ret_err)
 	        berth_call_new(p->d->network, BERTH_OP_NETWORK_DETACH, p->id);
 	berth_call_set_deadline(c, berth_now_ns() + NETWORK_DEADLINE_S * 1000000000ull);
 	if (berth_call_run(c, &args, NULL, ret_err) < 0)
-		return berth_error_wrap(ret_err, "pod sandbox %s: network", p->id);
+		return not_released(p, "network", ret_err);
 	p->has_network = false;
 	return 0;
 }
@@ -387,7 +395,7 @@ static int runtime_sandbox(struct berth_pod *p, enum berth_opcode op, struct ber
 	int r = op == BERTH_OP_RUNTIME_SANDBOX_CREATE ? sandbox_create(p, i, &args, ret_err)
 	                                              : sandbox_remove(p, i, &args, ret_err);
 	_cleanup_free_ char *by = berth_asprintf("runtime %s", p->handler->name);
-	return r < 0 ? berth_error_wrap(ret_err, "pod sandbox %s: %s", p->id, by) : 0;
+	return r < 0 ? not_released(p, by, ret_err) : 0;
 }
 
 static int build(struct berth_pod *p, struct berth_error **ret_err)

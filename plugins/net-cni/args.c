@@ -1,6 +1,7 @@
 /* What a pod brings to a call: CNI_ARGS, capability arguments; and which pods came lately. */
 #include "cni.h"
 
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,18 +95,14 @@ bool call_args(const struct berth_net_args *a, char *out, size_t size)
 	       add_arg(out, size, "K8S_POD_UID", a->pod_uid);
 }
 
-/* The protocol as CRI numbers it, or as IP does. */
 static const char *protocol(uint32_t proto)
 {
 	switch (proto) {
-	case 0:
-	case 6:
+	case IPPROTO_TCP:
 		return "tcp";
-	case 1:
-	case 17:
+	case IPPROTO_UDP:
 		return "udp";
-	case 2:
-	case 132:
+	case IPPROTO_SCTP:
 		return "sctp";
 	default:
 		return NULL;

@@ -46,6 +46,10 @@ struct cni {
 	struct network net; /* list NULL: none */
 	char *why;          /* where there is none */
 	struct recent *recent;
+	json_t *gc_failed; /* ids that gc() could not release: the others come first */
+
+	/* Read by who attaches or detaches, written by GC: the specification has them apart. */
+	pthread_rwlock_t changing;
 
 	int inotify_fd;
 	struct berth_watch *watch;

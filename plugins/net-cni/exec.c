@@ -88,6 +88,8 @@ static void add_env(struct cni *c, struct berth_op *op, const char **env, size_t
 	env[(*n)++] = s;
 }
 
+#define CODE_UNKNOWN_CONTAINER 3
+
 /* The codes that the CNI specification gives a meaning. */
 static berth_status status_of(json_int_t code)
 {
@@ -97,7 +99,7 @@ static berth_status status_of(json_int_t code)
 	case 4: /* environment */
 	case 7: /* invalid configuration */
 		return BERTH_E_PRECONDITION;
-	case 3: /* container unknown */
+	case CODE_UNKNOWN_CONTAINER:
 		return BERTH_E_NOT_FOUND;
 	default:
 		return BERTH_E_UNAVAILABLE;
@@ -137,6 +139,9 @@ static berth_status tell_failure(struct cni *c, struct berth_op *op, const char 
 		snprintf(text, sizeof(text), "it said nothing");
 	clean(text);
 	json_decref(j);
+	/* The specification: then there is nothing to clean up. */
+	if (code == CODE_UNKNOWN_CONTAINER && strcmp(call->command, "DEL") == 0)
+		return BERTH_OK;
 	errno = 0;
 	if (WIFSIGNALED(r->wait_status))
 		return berth_fail(c->host, op, BERTH_E_UNAVAILABLE,

@@ -96,9 +96,8 @@ static berth_status check_names(struct cni *c, struct berth_op *op, const struct
 	return BERTH_OK;
 }
 
-static berth_status op_detach(struct berth_op *op, void *self, const struct berth_net_args *a)
+static berth_status detach(struct cni *c, struct berth_op *op, const struct berth_net_args *a)
 {
-	struct cni *c = self;
 	struct record r;
 	berth_status st = check_names(c, op, a);
 
@@ -125,6 +124,16 @@ static berth_status op_detach(struct berth_op *op, void *self, const struct bert
 		        "pod '%s': forget its network attachment: %s", a->sandbox_id, strerror(-e));
 	}
 	return BERTH_OK;
+}
+
+static berth_status op_detach(struct berth_op *op, void *self, const struct berth_net_args *a)
+{
+	struct cni *c = self;
+
+	pthread_rwlock_rdlock(&c->changing);
+	berth_status st = detach(c, op, a);
+	pthread_rwlock_unlock(&c->changing);
+	return st;
 }
 
 /* ---- ADD ---- */
@@ -216,10 +225,9 @@ static berth_status attach_to(struct cni *c, struct berth_op *op, const struct n
 	return st;
 }
 
-static berth_status op_attach(struct berth_op *op, void *self, const struct berth_net_args *a,
+static berth_status attach(struct cni *c, struct berth_op *op, const struct berth_net_args *a,
         struct berth_net_result *res)
 {
-	struct cni *c = self;
 	struct network n;
 	struct record r = {0};
 	char args[2048], *why = NULL;
@@ -245,7 +253,7 @@ static berth_status op_attach(struct berth_op *op, void *self, const struct bert
 	}
 	/* What an earlier try left is released first, with what it was made with. */
 	if (record_load(c, a->sandbox_id, ifname_of(a), &r) == 0)
-		st = op_detach(op, c, a);
+		st = detach(c, op, a);
 	record_finish(&r);
 	json_t *caps = json_object();
 	if (st == BERTH_OK)
@@ -265,7 +273,18 @@ static berth_status op_attach(struct berth_op *op, void *self, const struct bert
 	return st;
 }
 
-/* ---- CHECK, STATUS, GC ---- */
+static berth_status op_attach(struct berth_op *op, void *self, const struct berth_net_args *a,
+        struct berth_net_result *res)
+{
+	struct cni *c = self;
+
+	pthread_rwlock_rdlock(&c->changing);
+	berth_status st = attach(c, op, a, res);
+	pthread_rwlock_unlock(&c->changing);
+	return st;
+}
+
+/* ---- CHECK, STATUS ---- */
 
 static berth_status op_check(struct berth_op *op, void *self, const struct berth_net_args *a)
 {
@@ -334,12 +353,16 @@ static berth_status op_status(struct berth_op *op, void *self)
 	return st;
 }
 
+/* ---- GC ---- */
+
 struct gc {
 	struct cni *c;
 	struct berth_op *op;
 	const char *const *valid;
 	uint32_t n;
-	const char *network; /* the one whose valid attachments are collected */
+	bool again; /* it is the turn of those that failed before */
+	json_t *before, *failed;
+	const char *network; /* the one whose attachments are collected */
 	json_t *attachments;
 	berth_status first;
 };
@@ -352,28 +375,88 @@ static bool is_valid(const struct gc *g, const char *id)
 	return recent_has(g->c, id);
 }
 
-static void gc_one(struct record *r, void *arg)
+static void gc_release(struct record *r, void *arg)
 {
 	struct gc *g = arg;
-	const char *id = record_str(r, "sandbox_id"), *ifname = record_str(r, "ifname");
+	const char *id = record_str(r, "sandbox_id");
+	berth_status st;
+
+	if ((json_object_get(g->before, id) != NULL) != g->again || is_valid(g, id))
+		return;
+	errno = 0;
+	if (g->c->host->op_cancelled(g->op)) {
+		st = berth_fail(g->c->host, g->op, BERTH_E_UNAVAILABLE,
+		        "pod '%s': there was no time to release its network", id);
+	} else {
+		st = release(g->c, g->op, r);
+		if (st == BERTH_OK)
+			(void)record_remove(g->c, id, record_str(r, "ifname"));
+		else
+			json_object_set_new(g->failed, id, json_true());
+	}
+	if (g->first == BERTH_OK)
+		g->first = st;
+}
+
+/* One that hangs takes all the time there is: the next time the others come first. */
+static void gc_release_all(struct gc *g)
+{
+	struct cni *c = g->c;
+
+	g->failed = json_object();
+	pthread_mutex_lock(&c->lock);
+	g->before = json_incref(c->gc_failed);
+	pthread_mutex_unlock(&c->lock);
+	record_each(c, g->op, gc_release, g);
+	if (c->host->op_cancelled(g->op)) {
+		json_object_update(g->failed, g->before);
+	} else {
+		g->again = true;
+		record_each(c, g->op, gc_release, g);
+	}
+	pthread_mutex_lock(&c->lock);
+	json_decref(c->gc_failed);
+	c->gc_failed = g->failed;
+	pthread_mutex_unlock(&c->lock);
+	json_decref(g->before);
+}
+
+static void gc_collect(struct record *r, void *arg)
+{
+	struct gc *g = arg;
 	const char *name =
 	        json_string_value(json_object_get(json_object_get(r->json, "network"), "name"));
 
-	if (g->c->host->op_cancelled(g->op))
-		return;
-	if (!is_valid(g, id)) {
-		berth_status st = release(g->c, g->op, r);
-		if (st == BERTH_OK) {
-			(void)record_remove(g->c, id, ifname);
-			return;
-		}
-		if (g->first == BERTH_OK)
-			g->first = st;
-		return;
+	if (name && strcmp(name, g->network) == 0)
+		json_array_append_new(g->attachments,
+		        json_pack("{ssss}", "containerID", record_str(r, "sandbox_id"), "ifname",
+		                record_str(r, "ifname")));
+}
+
+/* What is attached meanwhile would not be among the attachments, and be released. */
+static berth_status gc_ask(struct gc *g, const struct network *net)
+{
+	struct cni *c = g->c;
+	berth_status first = BERTH_OK;
+
+	if (pthread_rwlock_trywrlock(&c->changing) != 0) {
+		errno = 0;
+		return berth_fail(c->host, g->op, BERTH_E_UNAVAILABLE,
+		        "network '%s': not collected while pods are attached or detached",
+		        g->network);
 	}
-	if (name && g->network && strcmp(name, g->network) == 0)
-		json_array_append_new(
-		        g->attachments, json_pack("{ssss}", "containerID", id, "ifname", ifname));
+	g->attachments = json_array();
+	record_each(c, g->op, gc_collect, g);
+	json_t *extra = json_pack("{so}", "cni.dev/valid-attachments", g->attachments);
+	struct call call = {.command = "GC", .extra = extra};
+	for (size_t i = 0; i < network_size(net); i++) {
+		berth_status st = plugin_run(c, g->op, net, i, &call, NULL);
+		if (st != BERTH_OK && first == BERTH_OK)
+			first = st;
+	}
+	pthread_rwlock_unlock(&c->changing);
+	json_decref(extra);
+	return first;
 }
 
 static berth_status op_gc(struct berth_op *op, void *self, const struct berth_net_gc_args *a)
@@ -381,25 +464,17 @@ static berth_status op_gc(struct berth_op *op, void *self, const struct berth_ne
 	struct cni *c = self;
 	struct network net;
 	char *why = NULL;
-	struct gc g = {
-	        .c = c, .op = op, .valid = a->valid, .n = a->n_valid, .attachments = json_array()};
+	struct gc g = {.c = c, .op = op, .valid = a->valid, .n = a->n_valid};
 
+	gc_release_all(&g);
 	bool have = conf_get(c, &net, &why);
 	free(why);
-	g.network = have ? json_string_value(json_object_get(net.list, "name")) : NULL;
-	record_each(c, op, gc_one, &g);
 	/* A plugin is not asked to collect while something it must forget could not be released. */
-	bool ask = have && net.version >= V110 && g.first == BERTH_OK &&
-	           !json_is_true(json_object_get(net.list, "disableGC"));
-	json_t *extra = json_pack("{sO}", "cni.dev/valid-attachments", g.attachments);
-	struct call call = {.command = "GC", .extra = extra};
-	for (size_t i = 0; ask && i < network_size(&net); i++) {
-		berth_status st = plugin_run(c, op, &net, i, &call, NULL);
-		if (st != BERTH_OK && g.first == BERTH_OK)
-			g.first = st;
+	if (have && net.version >= V110 && g.first == BERTH_OK &&
+	        !json_is_true(json_object_get(net.list, "disableGC"))) {
+		g.network = json_string_value(json_object_get(net.list, "name"));
+		g.first = gc_ask(&g, &net);
 	}
-	json_decref(extra);
-	json_decref(g.attachments);
 	network_finish(&net);
 	return g.first;
 }

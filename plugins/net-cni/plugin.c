@@ -24,6 +24,8 @@ static void cni_destroy(void *self)
 	free(c->why);
 	free(c->want);
 	free(c->conf_dir);
+	json_decref(c->gc_failed);
+	pthread_rwlock_destroy(&c->changing);
 	pthread_mutex_destroy(&c->lock);
 	free(c);
 }
@@ -97,6 +99,8 @@ static berth_status cni_create(
 	c->host = h;
 	c->records_fd = c->inotify_fd = -1;
 	c->net.version = V_NONE;
+	c->gc_failed = json_object();
+	pthread_rwlock_init(&c->changing, NULL);
 	pthread_mutex_init(&c->lock, NULL);
 	berth_status st = configure(c, op, conf);
 	if (st == BERTH_OK) {

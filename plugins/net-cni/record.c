@@ -88,12 +88,22 @@ int record_save(struct cni *c, const struct record *r)
 	if (e < 0)
 		return e;
 	snprintf(tmp, sizeof(tmp), ".%s", name);
+	/* At once: json_dumpfd() writes each token by itself. */
+	char *text = json_dumps(r->json, JSON_COMPACT);
+	if (!text)
+		return -ENOMEM;
 	int fd = openat(
 	        c->records_fd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	if (json_dumpfd(r->json, fd, JSON_COMPACT) < 0)
-		e = errno ? -errno : -EIO;
+	if (fd < 0) {
+		e = -errno;
+		free(text);
+		return e;
+	}
+	size_t len = strlen(text);
+	ssize_t n = write(fd, text, len);
+	if (n != (ssize_t)len)
+		e = n < 0 ? -errno : -ENOSPC;
+	free(text);
 	if (close(fd) < 0 && e == 0)
 		e = -errno;
 	if (e == 0 && renameat(c->records_fd, tmp, c->records_fd, name) < 0)

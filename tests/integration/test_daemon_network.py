@@ -45,13 +45,14 @@ def test_a_pod_waits_for_its_network(make_daemon):
 
 
 SCRIPT = """#!/bin/sh
-# Fails ADD or DEL while a file says so.
+# Is slow in, or fails, ADD or DEL while a file says so, with the seconds or the code that it holds.
 if [ "$CNI_COMMAND" = VERSION ]; then
 	echo '{"cniVersion":"1.0.0","supportedVersions":["0.4.0","1.0.0"]}'
 	exit 0
 fi
+[ -e "$(dirname "$0")/slow-$CNI_COMMAND" ] && sleep "$(cat "$(dirname "$0")/slow-$CNI_COMMAND")"
 if [ -e "$(dirname "$0")/fail-$CNI_COMMAND" ]; then
-	echo "{\\"cniVersion\\":\\"1.0.0\\",\\"code\\":11,\\"msg\\":\\"$CNI_COMMAND fails for the test\\"}"
+	echo "{\\"cniVersion\\":\\"1.0.0\\",\\"code\\":$(cat "$(dirname "$0")/fail-$CNI_COMMAND"),\\"msg\\":\\"$CNI_COMMAND fails for the test\\"}"
 	exit 1
 fi
 [ "$CNI_COMMAND" = ADD ] && echo '{"cniVersion":"1.0.0","ips":[{"address":"10.9.8.7/24"}]}'
@@ -76,9 +77,15 @@ def scripted(make_daemon):
     return d.start()
 
 
-def switch(d, what, on):
-    path = f"{d.tmp}/bin/fail-{what}"
-    open(path, "w").close() if on else os.unlink(path)
+def switch(d, what, on, code=11, how="fail"):
+    path = f"{d.tmp}/bin/{how}-{what}"
+    if not on:
+        os.unlink(path)
+        return
+    with open(path, "w") as f:
+        f.write(str(code))
+
+
 
 
 def test_a_network_that_cannot_be_attached(scripted):
@@ -128,6 +135,30 @@ def test_a_network_that_cannot_be_detached(scripted):
     with fails("INTERNAL|FAILED_PRECONDITION|UNAVAILABLE|UNKNOWN", "DEL fails for the test", pod[0]):
         d.remove_pod(pod)
     switch(d, "DEL", False)
+    d.stop_pod(pod)
+    d.remove_pod(pod)
+
+
+def test_a_network_that_does_not_know_the_pod(scripted):
+    d = scripted
+    pod = d.run_pod(host_network=False)
+    switch(d, "DEL", True, code=3)  # there is nothing to clean up
+    d.stop_pod(pod)
+    d.remove_pod(pod)
+    assert d.pods() == []
+    d.check_clean()
+
+
+def test_not_found_of_a_plugin_is_not_that_of_the_pod(make_daemon):
+    d = make_daemon(fake=True)
+    pod = d.run_pod(host_network=False)
+    d.inject(fail_op="network.detach", fail_status=5)
+    with fails("UNAVAILABLE", "network.detach"):
+        d.stop_pod(pod)
+    with fails("UNAVAILABLE", "network.detach"):
+        d.remove_pod(pod)
+    assert [p.id for p in d.pods()] == [pod[0]]
+    d.inject()
     d.stop_pod(pod)
     d.remove_pod(pod)
 

@@ -246,6 +246,99 @@ static void gc_releases_what_is_not_valid(void **s)
 	json_decref(c);
 }
 
+struct attaching {
+	struct berth_op *op;
+	berth_status st;
+};
+
+static void *attach_slowly(void *arg)
+{
+	struct attaching *t = arg;
+	struct berth_net_args a = pod("sb1");
+	struct berth_net_result r = {.size = sizeof(r)};
+
+	t->st = ops()->attach(t->op, testhost_self(h), &a, &r);
+	return NULL;
+}
+
+static void plugins_collect_while_nothing_is_attached(void **s)
+{
+	static const struct berth_net_gc_args none = {.size = sizeof(none)};
+	struct attaching t = {0};
+	pthread_t thread;
+
+	two_plugins("1.1.0");
+	put("bin/one", "#!/bin/sh\n"
+	               "[ $CNI_COMMAND != ADD ] || { echo > ${0%/*}/adds; sleep 2; }\n"
+	               "cat > ${0%/*}/conf.$CNI_COMMAND.one\n"
+	               "[ $CNI_COMMAND != ADD ] || cat ${0%/*}/result.one\n");
+	start_with("");
+	t.op = testop_new(h);
+	assert_int_equal(pthread_create(&thread, NULL, attach_slowly, &t), 0);
+	for (_cleanup_free_ char *begun = at("bin/adds"); access(begun, F_OK) < 0;)
+		usleep(1000);
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	FAILS(op, ops()->gc(op, testhost_self(h), &none), BERTH_E_UNAVAILABLE, "not collected");
+	pthread_join(thread, NULL);
+	OK(t.op, t.st);
+	testop_free(t.op);
+	OK(op, ops()->gc(op, testhost_self(h), &none));
+	json_t *c = get_json("bin/conf.GC.one");
+	assert_int_equal(json_array_size(json_object_get(c, "cni.dev/valid-attachments")), 1);
+	json_decref(c);
+}
+
+static void gc_begins_with_what_did_not_fail(void **s)
+{
+	static const struct berth_net_gc_args none = {.size = sizeof(none)};
+
+	two_plugins("1.0.0");
+	start_with("");
+	attach_ok("sb1");
+	attach_ok("sb2");
+	attach_ok("sb3");
+	h = testhost_kill(h);
+	/* Whose turn is first hangs. */
+	put("bin/two", "#!/bin/sh\n"
+	               "d=${0%/*}\n"
+	               "[ -e $d/hangs ] || echo $CNI_CONTAINERID > $d/hangs\n"
+	               "[ $(cat $d/hangs) != $CNI_CONTAINERID ] || exec sleep 30\n");
+	start_with("");
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	testop_set_deadline_ms(op, 500);
+	assert_int_not_equal(ops()->gc(op, testhost_self(h), &none), BERTH_OK);
+	assert_int_equal(records(), 3);
+	op = testop_free(op);
+	op = testop_new(h);
+	testop_set_deadline_ms(op, 5000);
+	assert_int_not_equal(ops()->gc(op, testhost_self(h), &none), BERTH_OK);
+	assert_int_equal(records(), 1);
+	put("bin/two", script);
+	op = testop_free(op);
+	op = testop_new(h);
+	OK(op, ops()->gc(op, testhost_self(h), &none));
+	assert_int_equal(records(), 0);
+}
+
+static void what_a_plugin_does_not_know_is_released(void **s)
+{
+	two_plugins("1.0.0");
+	start_with("");
+	attach_ok("sb1");
+	gone("bin/calls");
+	put("bin/fail.DEL.two", "{\"code\":3,\"msg\":\"no such container\"}");
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+	struct berth_net_args a = pod("sb1");
+	OK(op, ops()->detach(op, testhost_self(h), &a));
+	assert_calls("DEL two;DEL one;");
+	assert_int_equal(records(), 0);
+	/* The others' failures count. */
+	attach_ok("sb1");
+	put("bin/fail.DEL.one", "{\"code\":11,\"msg\":\"not now\"}");
+	FAILS(op, ops()->detach(op, testhost_self(h), &a), BERTH_E_UNAVAILABLE, "not now");
+	assert_int_equal(records(), 1);
+}
+
 static void a_cancelled_attach_leaves_its_intent(void **s)
 {
 	two_plugins("1.0.0");
@@ -344,6 +437,9 @@ int main(void)
 	        T(bad_arguments_are_named),
 	        T(check_asks_all_with_the_kept_result),
 	        T(gc_releases_what_is_not_valid),
+	        T(plugins_collect_while_nothing_is_attached),
+	        T(gc_begins_with_what_did_not_fail),
+	        T(what_a_plugin_does_not_know_is_released),
 	        T(a_cancelled_attach_leaves_its_intent),
 	        T(the_real_bridge_attaches_a_namespace),
 	};
