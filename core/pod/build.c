@@ -15,6 +15,7 @@
 #include "loop/run.h"
 #include "monitor/host.h"
 #include "mount/mount.h"
+#include "pod/netargs.h"
 #include "pod/pod.h"
 #include "pod/userns.h"
 #include "spec/podfiles.h"
@@ -24,7 +25,6 @@
 #define NETWORK_DEADLINE_S 120
 #define SHM_BYTES (64u << 20)
 #define SHM_ANNOTATION "shm-size.crio.io"
-#define IFNAME "eth0"
 
 static bool own_ipc(const struct berth_pod *p)
 {
@@ -91,89 +91,9 @@ static int unpin(const char *path, struct berth_error **ret_err)
 
 /* ---- network ---- */
 
-struct net_input {
-	struct berth_net_args args;
-	struct berth_port_mapping *mappings;
-	size_t n_mappings;
-	struct berth_port *ports;
-	struct berth_kv caps[4];
-	char *netns, *texts[4];
-};
-
-static uint32_t protocol_number(const char *name)
-{
-	return strcmp(name, "udp") == 0 ? 17 : strcmp(name, "sctp") == 0 ? 132 : 6;
-}
-
-static json_t *strings(char **v, size_t n)
-{
-	json_t *a = json_array();
-	for (size_t i = 0; i < n; i++)
-		json_array_append_new(a, json_string(v[i]));
-	return a;
-}
-
-static void add_cap(struct net_input *in, const char *key, json_t *value)
-{
-	char *text = json_dumps(value, JSON_COMPACT);
-	json_decref(value);
-	in->texts[in->args.n_caps] = text;
-	in->caps[in->args.n_caps++] = (struct berth_kv){key, text};
-}
-
-static int net_input_fill(struct berth_pod *p, struct net_input *in, struct berth_error **ret_err)
-{
-	const Runtime__V1__PodSandboxMetadata *m = p->config->metadata;
-
-	memset(in, 0, sizeof(*in));
-	if (berth_pod_port_mappings(p->config, &in->mappings, &in->n_mappings, ret_err) < 0)
-		return -1;
-	in->netns = berth_pod_ns_path(p, "net");
-	in->ports = berth_new_array(struct berth_port, in->n_mappings + 1);
-	for (size_t i = 0; i < in->n_mappings; i++)
-		in->ports[i] = (struct berth_port){.host_port = in->mappings[i].host_port,
-		        .ctr_port = in->mappings[i].container_port,
-		        .proto = protocol_number(in->mappings[i].protocol),
-		        .host_ip = in->mappings[i].host_ip};
-	in->args = (struct berth_net_args){
-	        .size = sizeof(in->args),
-	        .sandbox_id = p->id,
-	        .pod_name = m->name,
-	        .pod_namespace = m->namespace_,
-	        .pod_uid = m->uid,
-	        .netns = in->netns,
-	        .ifname = IFNAME,
-	        .ports = in->ports,
-	        .n_ports = (uint32_t)in->n_mappings,
-	        .caps = in->caps,
-	};
-	const Runtime__V1__DNSConfig *dns = p->config->dns_config;
-	if (dns)
-		add_cap(in, "dns",
-		        json_pack("{s:o, s:o, s:o}", "servers",
-		                strings(dns->servers, dns->n_servers), "searches",
-		                strings(dns->searches, dns->n_searches), "options",
-		                strings(dns->options, dns->n_options)));
-	json_t *notes = json_object();
-	for (size_t i = 0; i < p->config->n_annotations; i++)
-		json_object_set_new(notes, p->config->annotations[i]->key,
-		        json_string(p->config->annotations[i]->value));
-	add_cap(in, "io.kubernetes.cri.pod-annotations", notes);
-	return 0;
-}
-
-static void net_input_finish(struct net_input *in)
-{
-	berth_port_mappings_free(in->mappings, in->n_mappings);
-	for (size_t i = 0; i < BERTH_ARRAY_LEN(in->texts); i++)
-		free(in->texts[i]);
-	free(in->ports);
-	free(in->netns);
-}
-
 static int attach(struct berth_pod *p, struct berth_error **ret_err)
 {
-	struct net_input in;
+	struct pod_netargs in;
 	struct berth_net_result res = {.size = sizeof(res)};
 
 	if (p->host_network)
@@ -181,8 +101,10 @@ static int attach(struct berth_pod *p, struct berth_error **ret_err)
 	if (!p->d->network)
 		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
 		        "pod sandbox %s: no network plugin is configured (network.plugin)", p->id);
-	if (net_input_fill(p, &in, ret_err) < 0)
+	if (pod_netargs_fill(p, &in, ret_err) < 0) {
+		pod_netargs_finish(&in);
 		return -1;
+	}
 	p->has_network = true;
 	int r = berth_pod_save(p, BERTH_POD_CREATING, ret_err);
 	berth_fault("pod-attach-before");
@@ -195,7 +117,7 @@ static int attach(struct berth_pod *p, struct berth_error **ret_err)
 			p->ips = berth_strv_append(p->ips, res.ips[i]);
 	}
 	berth_fault("pod-attach-after");
-	net_input_finish(&in);
+	pod_netargs_finish(&in);
 	return r < 0 ? berth_error_wrap(ret_err, "pod sandbox %s: network", p->id) : 0;
 }
 
@@ -217,7 +139,7 @@ static int detach(struct berth_pod *p, struct berth_error **ret_err)
 	        .pod_name = p->config->metadata->name,
 	        .pod_namespace = p->config->metadata->namespace_,
 	        .pod_uid = p->config->metadata->uid,
-	        .ifname = IFNAME,
+	        .ifname = POD_IFNAME,
 	};
 	/* The network wants to know when the namespace is gone already. */
 	_cleanup_free_ char *netns = berth_pod_ns_path(p, "net");

@@ -86,6 +86,42 @@ def switch(d, what, on, code=11, how="fail"):
         f.write(str(code))
 
 
+def test_capabilities(scripted):
+    """What a plugin that declares them gets of the pod."""
+    d = scripted
+    with open(f"{d.tmp}/bin/scripted", "w") as f:
+        f.write(f'#!/bin/sh\n[ "$CNI_COMMAND" = ADD ] && cat >{d.tmp}/given\n' + SCRIPT.split("\n", 1)[1])
+    with open(f"{d.cni_dir}/10.conflist", "w") as f:
+        caps = {k: True for k in ("bandwidth", "cgroupPath", "dns", "ips", "mac")}
+        json.dump({"cniVersion": "1.0.0", "name": "scripted", "plugins": [{"type": "scripted", "capabilities": caps}]}, f)
+    wait_for(lambda: condition(d).status)
+    rate = "kubernetes.io/%s-bandwidth"
+    config = d.pod_config(host_network=False, annotations={rate % "ingress": "10M", rate % "egress": "512Ki"})
+    d.run_pod(config=config)
+    with open(f"{d.tmp}/given") as f:
+        given = json.load(f)["runtimeConfig"]
+    burst = (1 << 32) * 8 - 9
+    assert given == {"cgroupPath": config.linux.cgroup_parent, "bandwidth": {
+        "ingressRate": 10000000, "ingressBurst": burst, "egressRate": 512 << 10, "egressBurst": burst}}
+    d.run_pod(host_network=False)
+    with open(f"{d.tmp}/given") as f:
+        assert set(json.load(f)["runtimeConfig"]) == {"cgroupPath"}
+    d.run_pod(host_network=False, annotations={"berth.io/ips": "10.1.2.3/24,fd00::3", "berth.io/mac": "02:00:00:00:00:0a"})
+    with open(f"{d.tmp}/given") as f:
+        given = json.load(f)["runtimeConfig"]
+    assert given["ips"] == ["10.1.2.3/24", "fd00::3"] and given["mac"] == "02:00:00:00:00:0a"
+    for bad in ("", "10.1.2.3,", "10.1.2.3/33", "10.1.2.3/", "10.1.2.3 ", "fd00::3/129", "fd00::3/x", "ten", ",".join(["10.0.0.1"] * 9)):
+        with fails("INVALID_ARGUMENT", "berth.io/ips", f'"{bad}"'):
+            d.run_pod(host_network=False, annotations={"berth.io/ips": bad})
+    for bad in ("", "02:00:00:00:00", "02-00-00-00-00-01", "02:00:00:00:00:0g", "02:00:00:00:00:01:02"):
+        with fails("INVALID_ARGUMENT", "berth.io/mac", f'"{bad}"'):
+            d.run_pod(host_network=False, annotations={"berth.io/mac": bad})
+    for bad in ("999", "1001P", "fast", "", "-1", "1.5M"):
+        with fails("INVALID_ARGUMENT", rate % "egress", f'"{bad}"'):
+            d.run_pod(host_network=False, annotations={rate % "egress": bad})
+    assert len(d.pods()) == 3
+    d.remove_all()
+    d.check_clean()
 
 
 def test_a_network_that_cannot_be_attached(scripted):
