@@ -141,8 +141,13 @@ static void create_turn(void *arg)
 {
 	struct berth_ctr_create *cr = arg;
 	struct berth_container *c = cr->c;
-	int r = want_image(cr, c->image_id, c->storage, &cr->err);
+	int r = berth_pod_check_ready(c->pod, &cr->err);
 
+	/* An end of the pod waits for this: it shall not wait for work that is for nothing. */
+	if (r < 0)
+		berth_error_wrap(&cr->err, "container %s", c->name);
+	else
+		r = want_image(cr, c->image_id, c->storage, &cr->err);
 	for (size_t i = 0; r == 0 && i < c->n_volumes; i++) {
 		struct berth_ctr_volume *v = &c->volumes[i];
 		if (!v->storage)
@@ -254,6 +259,13 @@ void berth_container_create(struct berth_pod *pod, const Runtime__V1__ContainerC
 
 	berth_random_hex(id, BERTH_ID_LEN / 2);
 	struct berth_container *c = berth_container_new(pod, id, config);
+	if (berth_pod_check_ready(pod, &err) < 0) {
+		berth_error_wrap(&err, "container %s", c->name);
+		done(NULL, err, arg);
+		berth_error_free(err);
+		berth_container_unref(c);
+		return;
+	}
 	for (struct berth_container *have = pod->containers; have; have = have->next) {
 		if (strcmp(have->name, c->name) == 0) {
 			meet(have, c, call, done, arg);
@@ -261,10 +273,7 @@ void berth_container_create(struct berth_pod *pod, const Runtime__V1__ContainerC
 			return;
 		}
 	}
-	if (pod->phase != BERTH_POD_READY || pod->init_gone)
-		berth_error_set(&err, BERTH_FAILED_PRECONDITION,
-		        "pod sandbox %s is not ready: no container can be created in it", pod->id);
-	else if (!pod->handler)
+	if (!pod->handler)
 		berth_error_set(&err, BERTH_FAILED_PRECONDITION,
 		        "pod sandbox %s: its runtime handler \"%s\" is not configured any more",
 		        pod->id, pod->handler_name);
@@ -369,9 +378,8 @@ static void start_turn(void *arg)
 		        !c->in_table                    ? "gone"
 		        : c->phase == BERTH_CTR_RUNNING ? "running"
 		                                        : "exited");
-	else if (c->pod->phase != BERTH_POD_READY)
-		berth_error_set(&s->err, BERTH_FAILED_PRECONDITION,
-		        "container %s: its pod sandbox %s is not ready", c->id, c->pod->id);
+	else if (berth_pod_check_ready(c->pod, &s->err) < 0)
+		berth_error_wrap(&s->err, "container %s", c->id);
 	if (!s->err) {
 		c->started_ns = berth_realtime_ns();
 		c->starting = true;

@@ -94,9 +94,8 @@ HANDLER(berth_cri_remove_pod_sandbox)
 
 static Runtime__V1__PodSandboxState state_of(const struct berth_pod *p)
 {
-	return p->phase == BERTH_POD_READY && !p->init_gone
-	               ? RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_READY
-	               : RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_NOTREADY;
+	return berth_pod_ready(p) ? RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_READY
+	                          : RUNTIME__V1__POD_SANDBOX_STATE__SANDBOX_NOTREADY;
 }
 
 static void fill_network(

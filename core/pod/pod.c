@@ -150,6 +150,19 @@ struct berth_pod *berth_pod_find(
 	return NULL;
 }
 
+bool berth_pod_ready(const struct berth_pod *p)
+{
+	return p->phase == BERTH_POD_READY && !p->ending;
+}
+
+int berth_pod_check_ready(const struct berth_pod *p, struct berth_error **ret_err)
+{
+	if (berth_pod_ready(p))
+		return 0;
+	return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION, "pod sandbox %s is not ready%s",
+	        p->id, p->phase == BERTH_POD_READY ? ": its end was begun" : "");
+}
+
 char *berth_pod_dir(const struct berth_pod *p)
 {
 	return berth_path(p->d->config->run, "pods", p->id, NULL);

@@ -33,8 +33,8 @@ struct berth_pod {
 	char *hostname;
 	char **ips;
 	bool host_network, has_network; /* has_network: ADD was begun */
-	bool shared_pid;                /* berth-init holds the PID namespace, */
-	bool init_gone;                 /* and has died: not ready, whatever the phase */
+	bool shared_pid;                /* berth-init holds the PID namespace */
+	bool ending;                    /* its stop or removal was begun, for good */
 	char *sandbox_state;            /* the runtime plugin's own, or NULL */
 	struct berth_container *containers;
 	struct berth_gate gate;
@@ -61,6 +61,10 @@ void berth_pods_drop(struct berth_pod *p);
  * Pods in CREATING and REMOVING are not found. */
 struct berth_pod *berth_pod_find(
         struct berth_daemon *d, const char *id, struct berth_error **ret_err);
+
+/* May containers be created and started in it? FAILED_PRECONDITION where not, naming the pod. */
+bool berth_pod_ready(const struct berth_pod *p);
+int berth_pod_check_ready(const struct berth_pod *p, struct berth_error **ret_err) BERTH_MUST_CHECK;
 
 /* ---- paths; [any], caller frees ---- */
 char *berth_pod_dir(const struct berth_pod *p);

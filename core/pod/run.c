@@ -281,6 +281,10 @@ static void ending_turn(void *arg)
 static void end_pod(struct berth_pod *p, bool remove, berth_done_fn done, void *arg)
 {
 	struct ending *e = berth_new(struct ending);
+	/* Before the containers are looked at: those that are there by then, also the ones that are
+	 * being created, are ended, and no other comes. For good: an end that failed may have
+	 * taken the network or the init already, and only another one can follow. */
+	p->ending = true;
 	e->pod = berth_pod_ref(p);
 	e->remove = remove;
 	e->done = done;
@@ -317,10 +321,9 @@ static void init_ended(const char *id, const struct berth_exit *exit, void *arg)
 	HASH_FIND(hh_id, d->pods->by_id, id, strlen(id), p);
 	if (!p || p->phase != BERTH_POD_READY)
 		return;
-	/* Where it cannot be stopped now, its client sees that it has to be. */
-	p->init_gone = true;
 	berth_log_warn("the init of a pod sandbox has ended; the pod is stopped", "pod", p->id,
 	        "name", p->name);
+	/* Where it cannot be stopped now, its client sees that it has to be. */
 	berth_pod_stop(p, stopped_after_init, NULL);
 }
 

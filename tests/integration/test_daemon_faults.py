@@ -357,33 +357,6 @@ def test_start_stop_and_remove_at_once(fake):
     assert fake.ctrs() == [] and m
 
 
-def test_remove_pod_while_a_container_is_being_created(fake):
-    pod = fake.run_pod()
-    fake.inject(delay_op="runtime.create", delay_ms=800, delay_hard=1)
-    q = pb().CreateContainerRequest(pod_sandbox_id=pod[0], config=fake.ctr_config("sh"), sandbox_config=pod[1])
-    creating = fake.rt.CreateContainer.future(q, timeout=30)
-    time.sleep(0.3)
-    fake.remove_pod(pod)
-    try:
-        creating.result()
-    except grpc.RpcError as e:
-        assert e.code() in (grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND,
-                            grpc.StatusCode.CANCELLED, grpc.StatusCode.ABORTED), e
-    assert fake.pods() == [] and fake.ctrs() == []
-    fake.check_clean()
-
-
-def test_create_in_a_pod_that_is_being_removed(fake):
-    pod = fake.run_pod(host_network=False)
-    fake.inject(delay_op="network.detach", delay_ms=800, delay_hard=1)
-    removing = fake.rt.RemovePodSandbox.future(pb().RemovePodSandboxRequest(pod_sandbox_id=pod[0]), timeout=30)
-    time.sleep(0.3)
-    with fails("FAILED_PRECONDITION|NOT_FOUND", pod[0]):
-        fake.create(pod, "sh")
-    removing.result()
-    assert fake.ctrs() == []
-
-
 def test_an_exit_by_itself(fake):
     fake.inject(exit_after_ms=200, exit_code=6)
     pod = fake.run_pod()

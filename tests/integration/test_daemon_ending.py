@@ -1,0 +1,81 @@
+"""Containers that are created and started while their pod ends; over the fake plugin, which can be slow anywhere."""
+import os
+import time
+
+import pytest
+
+from daemon import built, fails, pb, wait_for
+
+pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+              pytest.mark.skipif(not built("tests/fake/fake.so"), reason="the build has no fake plugin")]
+
+
+def ending(d, pod, how):
+    """The request, under way."""
+    m = pb()
+    if how == "stop":
+        return d.rt.StopPodSandbox.future(m.StopPodSandboxRequest(pod_sandbox_id=pod[0]), timeout=30)
+    return d.rt.RemovePodSandbox.future(m.RemovePodSandboxRequest(pod_sandbox_id=pod[0]), timeout=30)
+
+
+def check_ended(d, pod, how, made):
+    """What was created before is ended with the pod, and nothing else is there."""
+    if how == "remove":
+        assert d.pods() == [] and d.ctrs() == [] and os.listdir(f"{d.run}/containers") == []
+        d.check_clean()
+        return
+    assert d.pod_status(pod).state == pb().SANDBOX_NOTREADY
+    assert {c.id: c.state for c in d.ctrs()} == dict.fromkeys(made, pb().CONTAINER_EXITED)
+    d.remove_pod(pod)
+
+
+# While its containers end, and while what it has is released.
+@pytest.mark.parametrize("how, slow", [("stop", "runtime.kill"), ("stop", "network.detach"),
+                                       ("remove", "runtime.kill"), ("remove", "runtime.remove"),
+                                       ("remove", "network.detach")])
+def test_create_and_start_in_a_pod_that_ends(fake, how, slow):
+    pod = fake.run_pod(host_network=False)
+    made = [fake.run_ctr(pod, "sh", name="running"), fake.create(pod, "sh", name="created")]
+    fake.inject(delay_op=slow, delay_ms=1000, delay_hard=1)
+    over = ending(fake, pod, how)
+    time.sleep(0.3)
+    with fails("FAILED_PRECONDITION|NOT_FOUND", pod[0]):
+        fake.create(pod, "sh", name="late")
+    with fails("FAILED_PRECONDITION|NOT_FOUND", made[1]):
+        fake.start_ctr(made[1])
+    fake.inject()
+    over.result()
+    check_ended(fake, pod, how, made)
+
+
+@pytest.mark.parametrize("how", ["stop", "remove"])
+@pytest.mark.parametrize("slow", ["storage.prepare", "runtime.create"])
+def test_a_pod_ends_while_a_container_is_being_created(fake, how, slow):
+    """It is waited for, told to its client, and ended."""
+    pod = fake.run_pod(host_network=False)
+    fake.inject(delay_op=slow, delay_ms=1000, delay_hard=1)
+    q = pb().CreateContainerRequest(pod_sandbox_id=pod[0], config=fake.ctr_config("sh", network=0), sandbox_config=pod[1])
+    creating = fake.rt.CreateContainer.future(q, timeout=30)
+    time.sleep(0.3)
+    over = ending(fake, pod, how)
+    time.sleep(0.3)
+    assert not over.done() and os.path.exists(f"{fake.run}/ns/{pod[0]}/net")
+    with fails("FAILED_PRECONDITION", pod[0]):
+        fake.rt.CreateContainer(q, timeout=30)  # the same: it does not join either
+    over.result()
+    check_ended(fake, pod, how, [creating.result().container_id])
+
+
+@pytest.mark.parametrize("how", ["stop", "remove"])
+def test_an_end_that_failed_is_final_and_tried_again(fake, how):
+    pod = fake.run_pod(host_network=False)
+    cid = fake.create(pod, "sh")
+    fake.inject(fail_op="network.detach", fail_status=14)
+    with fails("UNAVAILABLE", "network.detach"):
+        ending(fake, pod, how).result()
+    wait_for(lambda: fake.pod_status(pod).state == pb().SANDBOX_NOTREADY)
+    with fails("FAILED_PRECONDITION", pod[0]):
+        fake.create(pod, "sh", name="late")
+    fake.inject()
+    ending(fake, pod, how).result()
+    check_ended(fake, pod, how, [cid])
