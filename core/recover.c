@@ -93,6 +93,15 @@ static void scrap_pod(struct berth_daemon *d, const char *id)
 	(void)!berth_rm_tree(AT_FDCWD, dir);
 }
 
+/* It holds something: who cleans up must see it. */
+static void keep_pod(struct berth_pod *p, struct berth_error *err)
+{
+	complain(p->d, "undoing a pod sandbox failed; it stays to be removed", p->id, err);
+	p->undo_failed = true;
+	p->phase = BERTH_POD_STOPPED;
+	berth_pods_add(p);
+}
+
 static void recover_pod(struct berth_daemon *d, const char *id)
 {
 	struct berth_error *err = NULL;
@@ -109,8 +118,7 @@ static void recover_pod(struct berth_daemon *d, const char *id)
 		                        : "a half-made pod sandbox is undone",
 		        "pod", id, "name", p->name);
 		if (berth_pod_destroy(p, &err) < 0)
-			complain(d, "undoing a pod sandbox failed; the next start tries again", id,
-			        err);
+			keep_pod(p, err);
 		else
 			d->counts.repaired++;
 	} else {
@@ -180,6 +188,23 @@ static void adopt(struct berth_container *c)
 	                                        : "running");
 }
 
+/* As one that has ended, with what its end is known to be. */
+static void keep_container(struct berth_container *c, struct berth_error *why)
+{
+	struct berth_ctr_state st;
+	struct berth_error *err = NULL;
+
+	complain(c->d, "undoing a container failed; it stays to be removed", c->id, why);
+	berth_containers_add(c);
+	if (c->phase == BERTH_CTR_REMOVING && c->pod->handler &&
+	        berth_container_read_state(c, &st, &err) == 0)
+		berth_container_apply_state(c, &st);
+	berth_error_free(err);
+	if (c->phase != BERTH_CTR_EXITED)
+		c->finished_ns = berth_realtime_ns();
+	c->phase = BERTH_CTR_EXITED;
+}
+
 static void recover_container(struct berth_daemon *d, const char *id)
 {
 	struct berth_error *err = NULL;
@@ -193,8 +218,7 @@ static void recover_container(struct berth_daemon *d, const char *id)
 	if (c->phase == BERTH_CTR_CREATING || c->phase == BERTH_CTR_REMOVING) {
 		berth_log_info("a half-made container is undone", "container", id, "name", c->name);
 		if (berth_container_destroy(c, &err) < 0)
-			complain(d, "undoing a container failed; the next start tries again", id,
-			        err);
+			keep_container(c, err);
 		else
 			d->counts.repaired++;
 	} else {

@@ -262,6 +262,8 @@ int berth_container_build(struct berth_container *c, struct berth_error **ret_er
 		return 0;
 	struct berth_error *err = NULL;
 	if (berth_container_destroy(c, &err) < 0) {
+		/* Its intent stays on disk: a removal or the next start tries again. */
+		c->undo_failed = true;
 		berth_log_error(
 		        "undoing a container failed", "container", c->id, "error", err->msg);
 		berth_error_free(err);

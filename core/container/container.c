@@ -152,6 +152,8 @@ const char *berth_container_reason(const struct berth_container *c)
 {
 	if (c->phase != BERTH_CTR_EXITED)
 		return "";
+	if (c->undo_failed)
+		return "CreateError";
 	if (c->failure)
 		return "StartError";
 	if (c->oom || (c->exit.flags & BERTH_EXIT_OOM))

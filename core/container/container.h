@@ -34,7 +34,7 @@ struct berth_container {
 	uint64_t created_ns, started_ns, finished_ns;
 	struct berth_exit exit; /* EXITED; flags 0 = unknown */
 	bool oom;
-	char *failure; /* why a start failed: EXITED with 128 */
+	char *failure; /* why its creation or start failed: EXITED with 128 */
 	pid_t pid;
 	/* of berth_spec_out */
 	json_t *resources;
@@ -56,6 +56,7 @@ struct berth_container {
 	struct berth_gate gate;
 	struct berth_ctr_create *creating; /* while CREATING */
 	bool unclaimed;
+	bool undo_failed; /* it was not made, and what it has did not go: listed, to be removed */
 	/* Stopping: who waits for the exit, and when SIGKILL comes. */
 	struct berth_ctr_exit_wait *exit_waits;
 	struct berth_timer *kill_timer;

@@ -44,6 +44,18 @@ static void create_work(void *arg)
 		return;
 }
 
+/* Forgotten, it would stay until the next start of the daemon, and its pod could go before it. So
+ * it keeps its name, and its removal and its pod's undo it. */
+static void keep(struct berth_container *c, const struct berth_error *why)
+{
+	c->failure = berth_strdup(why->msg);
+	c->finished_ns = berth_realtime_ns();
+	if (c->created_ns == 0)
+		c->created_ns = c->finished_ns;
+	c->phase = BERTH_CTR_EXITED;
+	berth_changed(c->d, BERTH_CHANGE_STOPPED, c->id, c->pod);
+}
+
 static void create_end(struct berth_ctr_create *cr)
 {
 	struct berth_container *c = cr->c;
@@ -51,7 +63,9 @@ static void create_end(struct berth_ctr_create *cr)
 	bool heard = false;
 
 	c->creating = NULL;
-	if (cr->err) {
+	if (cr->err && c->undo_failed) {
+		keep(c, cr->err);
+	} else if (cr->err) {
 		berth_containers_drop(c);
 	} else {
 		_cleanup_free_ char *bundle = berth_container_bundle(c);

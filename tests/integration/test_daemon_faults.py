@@ -47,6 +47,43 @@ def test_create_fails(fake, op):
     fake.create(pod, "sh")
 
 
+@pytest.mark.parametrize("by", ["container", "pod", "restart"])
+@pytest.mark.parametrize("make, undo", [("runtime.create", "runtime.remove"), ("storage.prepare", "storage.remove")])
+def test_create_and_its_undo_fail(fake, by, make, undo):
+    """What is left is listed, and goes with a removal or a start that can."""
+    pod = fake.run_pod()
+    before = only_image_layers(fake)
+    fake.inject(fail_op=f"{make},{undo}", fail_status=14)
+    with fails("UNAVAILABLE", make):
+        fake.create(pod, "sh")
+    st = fake.status(fake.ctrs(pod_sandbox_id=pod[0])[0].id)
+    assert (st.state, st.exit_code, st.reason) == (pb().CONTAINER_EXITED, 128, "CreateError")
+    assert make in st.message and st.created_at > 0 and st.finished_at > 0
+    with fails("ALREADY_EXISTS", st.id):
+        fake.create(pod, "sh")
+    with fails("FAILED_PRECONDITION", st.id):
+        fake.start_ctr(st.id)
+    assert fake.status(st.id, verbose=True).status == st
+    with fails("UNAVAILABLE", undo):
+        fake.remove_ctr(st.id)
+    if by == "pod":
+        with fails("UNAVAILABLE", undo):
+            fake.remove_pod(pod)
+    assert [c.id for c in fake.ctrs()] == os.listdir(f"{fake.run}/containers") == [st.id]
+    fake.inject()
+    if by == "restart":
+        fake.restart()
+    elif by == "container":
+        fake.stop_ctr(st.id)
+        fake.remove_ctr(st.id)
+    else:
+        fake.remove_pod(pod)
+    assert fake.ctrs() == [] and os.listdir(f"{fake.run}/containers") == []
+    assert only_image_layers(fake) == before and not [m for m in fake.mounts() if "/containers/" in m]
+    if by != "pod":
+        fake.create(pod, "sh")
+
+
 def sandbox_row(d, pod):
     with open(f"{d.run}/plugins/fake/sandboxes/{pod[0]}") as f:
         return dict(line.rstrip("\n").split("=", 1) for line in f)
