@@ -169,17 +169,18 @@ static void adopt(struct berth_container *c)
 		c->phase = BERTH_CTR_EXITED;
 		return;
 	}
-	if (berth_container_read_state(c, &st, &err) < 0) {
-		if (err->code != BERTH_NOT_FOUND)
-			berth_log_warn("the state of a container is not known", "container", c->id,
-			        "error", err->msg);
-		berth_error_free(err);
+	if (berth_container_read_state(c, &st, &err) == 0) {
+		berth_container_apply_state(c, &st);
+	} else if (err->code == BERTH_NOT_FOUND) {
 		st = (struct berth_ctr_state){.size = sizeof(st), .status = BERTH_ST_UNKNOWN};
+		berth_container_apply_state(c, &st);
+	} else {
+		/* It may run: it is what the record says until an answer comes. */
+		berth_log_warn("the state of a container is not known", "container", c->id, "error",
+		        err->msg);
+		berth_container_check_later(c);
 	}
-	/* Its start may have been the last thing that berthd did: the runtime knows. */
-	if (c->phase == BERTH_CTR_CREATED && st.status == BERTH_ST_RUNNING && st.started_ns)
-		c->phase = BERTH_CTR_RUNNING;
-	berth_container_apply_state(c, &st);
+	berth_error_free(err);
 	if (c->phase != BERTH_CTR_EXITED)
 		berth_monitor_watch(c->pod->handler->instance, c->id, bundle);
 	berth_log_info("container adopted", "container", c->id, "name", c->name, "state",

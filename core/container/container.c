@@ -36,6 +36,7 @@ struct berth_container *berth_container_unref(struct berth_container *c)
 	}
 	free(c->volumes);
 	berth_timer_free(c->kill_timer);
+	berth_timer_free(c->ask_timer);
 	berth_pod_unref(c->pod);
 	free(c);
 	return NULL;

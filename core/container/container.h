@@ -65,6 +65,8 @@ struct berth_container {
 	bool starting; /* its end is not looked at before its start is over */
 	bool asking;   /* a state op is under way */
 	bool ask_again;
+	struct berth_timer *ask_timer; /* the state could not be told: asks again */
+	unsigned int unanswered;
 	bool in_table;
 	UT_hash_handle hh;
 };
@@ -166,6 +168,8 @@ void berth_container_forsake(struct berth_container *c);
 void berth_container_remove(struct berth_container *c, berth_done_fn done, void *arg);
 /* An EXIT or OOM event, or the start of the daemon: re-reads the state. */
 void berth_container_check(struct berth_container *c);
+/* After a question that failed: what is not known is no end. Asks again, after growing pauses. */
+void berth_container_check_later(struct berth_container *c);
 /* [worker] What the runtime says; used by recovery before the loop runs. */
 int berth_container_read_state(struct berth_container *c, struct berth_ctr_state *ret,
         struct berth_error **ret_err) BERTH_MUST_CHECK;

@@ -331,8 +331,15 @@ static void start_work(void *arg)
 		return;
 	}
 	berth_fault("ctr-start-after");
-	if (berth_container_save(c, BERTH_CTR_RUNNING, &s->err) < 0)
-		return;
+	/* It runs, and that is what is told: killed, it would be lost for a record that nobody
+	 * misses. The old one, "created", is whole, and a daemon that finds it asks the runtime, as
+	 * it does where its predecessor died just above. */
+	struct berth_error *err = NULL;
+	if (berth_container_save(c, BERTH_CTR_RUNNING, &err) < 0) {
+		berth_log_warn(
+		        "a start was not written down", "container", c->id, "error", err->msg);
+		berth_error_free(err);
+	}
 	berth_fault("ctr-started-after");
 }
 

@@ -18,6 +18,8 @@
 #include "monitor/host.h"
 
 #define KILL_RETRY_MS 1000
+#define ASK_RETRY_MS 1000
+#define ASK_RETRY_DOUBLINGS 5
 #define MAX_GRACE_MS (7ull * 24 * 3600 * 1000)
 
 struct berth_ctr_exit_wait {
@@ -61,6 +63,7 @@ void berth_container_forsake(struct berth_container *c)
 {
 	struct berth_error *err = shutting_down(c);
 	c->kill_timer = berth_timer_free(c->kill_timer);
+	c->ask_timer = berth_timer_free(c->ask_timer);
 	tell_waiters(c, err);
 	berth_error_free(err);
 }
@@ -97,6 +100,9 @@ static void kill_rest(struct berth_container *c)
 
 void berth_container_apply_state(struct berth_container *c, const struct berth_ctr_state *st)
 {
+	/* A start that did not come into the record. */
+	if (c->started_ns == 0)
+		c->started_ns = st->started_ns;
 	if (st->status == BERTH_ST_STOPPED || st->status == BERTH_ST_UNKNOWN) {
 		if (c->phase == BERTH_CTR_EXITED)
 			return;
@@ -109,7 +115,31 @@ void berth_container_apply_state(struct berth_container *c, const struct berth_c
 		c->phase = BERTH_CTR_EXITED;
 		return;
 	}
+	/* Its start may have been the last thing that a berthd did: the runtime knows. */
+	if (c->phase == BERTH_CTR_CREATED && !c->starting && st->status == BERTH_ST_RUNNING &&
+	        st->started_ns) {
+		c->phase = BERTH_CTR_RUNNING;
+		c->started_ns = c->started_ns ? c->started_ns : st->started_ns;
+	}
 	c->pid = st->pid;
+}
+
+static void ask_timer_fired(void *arg)
+{
+	struct berth_container *c = arg;
+	c->ask_timer = berth_timer_free(c->ask_timer);
+	berth_container_check(c);
+}
+
+void berth_container_check_later(struct berth_container *c)
+{
+	uint64_t ms = ASK_RETRY_MS << c->unanswered;
+
+	if (c->ask_timer || !c->in_table || c->d->draining)
+		return;
+	if (c->unanswered < ASK_RETRY_DOUBLINGS)
+		c->unanswered++;
+	c->ask_timer = berth_timer_start(c->d->loop, ms, ask_timer_fired, c);
 }
 
 static void state_known(struct berth_call *call, void *arg)
@@ -117,7 +147,7 @@ static void state_known(struct berth_call *call, void *arg)
 	struct question *q = arg;
 	struct berth_container *c = q->c;
 	const struct berth_error *err = berth_call_error(call);
-	bool was_over = c->phase == BERTH_CTR_EXITED;
+	enum berth_ctr_phase was = c->phase;
 
 	c->asking = false;
 	if (c->phase == BERTH_CTR_REMOVING) {
@@ -129,10 +159,14 @@ static void state_known(struct berth_call *call, void *arg)
 	} else if (err) {
 		berth_log_warn("the state of a container is not known", "container", c->id, "error",
 		        err->msg);
+		berth_container_check_later(c);
 	} else {
+		c->unanswered = 0;
 		berth_container_apply_state(c, &q->state);
 	}
-	if (c->phase == BERTH_CTR_EXITED && !was_over && c->in_table) {
+	if (c->phase == BERTH_CTR_RUNNING && was == BERTH_CTR_CREATED && c->in_table)
+		berth_changed(c->d, BERTH_CHANGE_STARTED, c->id, c->pod);
+	if (c->phase == BERTH_CTR_EXITED && was != BERTH_CTR_EXITED && c->in_table) {
 		char code[16];
 		snprintf(code, sizeof(code), "%d", berth_container_exit_code(c));
 		berth_changed(c->d, BERTH_CHANGE_STOPPED, c->id, c->pod);

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 
 import grpc
@@ -245,6 +246,39 @@ def test_running_containers_are_adopted(make_daemon):
     assert d.sh(late, "readlink /proc/self/ns/pid") == d.sh(inner, "readlink /proc/self/ns/pid")
     d.stop_ctr(stays)
     assert d.status(stays).exit_code == 137
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["runs on", "ends meanwhile"])
+def test_a_start_that_cannot_be_written_down(make_daemon, ends):
+    """It is one all the same, and a later daemon finds out by itself."""
+    d = make_daemon()
+    pod = d.run_pod()
+    cid = d.create(pod, "sh", "-c", "sleep 1000; exit 4")
+    at = f"{d.run}/containers/{cid}"
+    subprocess.run(f"mount --bind {at} {at} && mount -o remount,bind,ro {at}", shell=True, check=True)
+    try:
+        d.start_ctr(cid)
+    finally:
+        subprocess.run(["umount", at], check=True)
+    assert "a start was not written down" in d.log()
+    st = d.status(cid)
+    assert st.state == pb().CONTAINER_RUNNING and d.exec(cid, "echo", "x").stdout == b"x\n"
+    with open(f"{at}/ctr.json") as f:
+        assert json.load(f)["phase"] == "created"
+    pid = json.loads(d.status(cid, verbose=True).info["info"])["pid"]
+    d.kill9()
+    if ends:
+        os.kill(pid, signal.SIGKILL)
+    d.start()
+    again = d.wait_exit(cid) if ends else d.status(cid)
+    assert abs(again.started_at - st.started_at) < 2_000_000_000
+    if ends:
+        assert again.exit_code == 137
+    else:
+        assert again.state == pb().CONTAINER_RUNNING
+        assert json.loads(d.status(cid, verbose=True).info["info"])["pid"] == pid
+    d.stop_ctr(cid)
+    wait_for(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
 def monitor_of(d, cid):
