@@ -82,10 +82,11 @@ struct berth_daemon {
 	char *network_why;
 	struct berth_timer *network_timer;
 	struct berth_net_wait *network_waiters;
-	struct berth_policy *policy;         /* images.policy; NULL = all are accepted */
-	struct berth_shortnames *shortnames; /* of images.registries; NULL = could not be read */
-	char **pull_cgroup;                  /* cgroup.procs files that pullers enter, or NULL */
-	char *pod_cidr;                      /* UpdateRuntimeConfig */
+	struct berth_net_sweep *network_sweep; /* NULL: nothing is left to be released */
+	struct berth_policy *policy;           /* images.policy; NULL = all are accepted */
+	struct berth_shortnames *shortnames;   /* of images.registries; NULL = could not be read */
+	char **pull_cgroup;                    /* cgroup.procs files that pullers enter, or NULL */
+	char *pod_cidr;                        /* UpdateRuntimeConfig; shown, not used */
 	struct berth_counts counts;
 	struct berth_metrics *metrics; /* NULL = not served */
 	bool draining;
@@ -107,6 +108,13 @@ char *berth_path(const char *first, ...) __attribute__((sentinel));
 /* Asks the network plugin for its status, now and whenever it says that something changed. */
 void berth_network_watch(struct berth_daemon *d);
 void berth_network_finish(struct berth_daemon *d);
+/* Has the network release what belongs to no pod in the table: in the background, after growing
+ * pauses again until it could. _soon: it may work now. _now, of a daemon that does not serve: once,
+ * and blocks. _finish: with `draining` set. */
+void berth_network_sweep(struct berth_daemon *d);
+void berth_network_sweep_soon(struct berth_daemon *d);
+void berth_network_sweep_now(struct berth_daemon *d);
+void berth_network_sweep_finish(struct berth_daemon *d);
 /* fn(ready, arg) once the network is ready, or at deadline_ns (0 = 2 minutes) with false; before
  * the return where it is ready already. */
 void berth_network_wait(

@@ -193,7 +193,7 @@ static int take_over(struct process *p, struct berth_error **ret_err)
 	berth_strv_free(monitors);
 	return r < 0 || load_policy(p, ret_err) < 0 || berth_load_plugins(&p->d, ret_err) < 0 ||
 	                       berth_images_load(&p->d, ret_err) < 0 ||
-	                       berth_recover(&p->d, ret_err) < 0
+	                       berth_recover(&p->d, p->options->repair, ret_err) < 0
 	               ? -1
 	               : 0;
 }
@@ -348,6 +348,7 @@ static int serve(const struct options *o, struct berth_config *config)
 		berth_shared_start(&p.d);
 		berth_import_dir(&p.d);
 		berth_notify("READY=1");
+		berth_network_sweep(&p.d);
 		p.watchdog = berth_watchdog_start(p.d.loop, config->cri.listen);
 		berth_log_info(
 		        "berthd serves", "version", BERTH_VERSION, "socket", config->cri.listen);

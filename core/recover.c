@@ -17,6 +17,7 @@
 #include "pod/pod.h"
 
 #define MAX_OBJECTS 100000
+#define NETWORKS_WAIT_S 10 /* for those of all half-made pods */
 
 /* Of what stays as it is. */
 static void complain(
@@ -97,12 +98,13 @@ static void scrap_pod(struct berth_daemon *d, const char *id)
 static void keep_pod(struct berth_pod *p, struct berth_error *err)
 {
 	complain(p->d, "undoing a pod sandbox failed; it stays to be removed", p->id, err);
+	p->release_by_ns = 0;
 	p->undo_failed = true;
 	p->phase = BERTH_POD_STOPPED;
 	berth_pods_add(p);
 }
 
-static void recover_pod(struct berth_daemon *d, const char *id)
+static void recover_pod(struct berth_daemon *d, const char *id, uint64_t networks_by_ns)
 {
 	struct berth_error *err = NULL;
 	bool old_boot = false;
@@ -117,6 +119,7 @@ static void recover_pod(struct berth_daemon *d, const char *id)
 		berth_log_info(old_boot ? "a pod sandbox of an earlier boot is released"
 		                        : "a half-made pod sandbox is undone",
 		        "pod", id, "name", p->name);
+		p->release_by_ns = networks_by_ns;
 		if (berth_pod_destroy(p, &err) < 0)
 			keep_pod(p, err);
 		else
@@ -311,31 +314,6 @@ int berth_recover_snapshots(struct berth_daemon *d, struct berth_error **ret_err
 	return 0;
 }
 
-static void sweep_networks(struct berth_daemon *d)
-{
-	struct berth_error *err = NULL;
-	struct berth_pod *p, *tmp;
-	const char **valid;
-	uint32_t n = 0;
-
-	if (!d->network)
-		return;
-	valid = berth_new_array(const char *, HASH_CNT(hh_id, d->pods->by_id) + 1);
-	HASH_ITER (hh_id, d->pods->by_id, p, tmp) {
-		if (p->has_network)
-			valid[n++] = p->id;
-	}
-	struct berth_net_gc_args a = {.size = sizeof(a), .n_valid = n, .valid = valid};
-	_cleanup_(berth_call_freep) struct berth_call *c =
-	        berth_call_new(d->network, BERTH_OP_NETWORK_GC, NULL);
-	if (berth_call_run(c, &a, NULL, &err) < 0) {
-		if (err->code != BERTH_UNIMPLEMENTED)
-			berth_log_warn("networks of nobody may be left", "error", err->msg);
-		berth_error_free(err);
-	}
-	free(valid);
-}
-
 static void sweep_namespaces(struct berth_daemon *d)
 {
 	_cleanup_free_ char *dir = berth_path(d->config->run, "ns", NULL);
@@ -353,21 +331,24 @@ static void sweep_namespaces(struct berth_daemon *d)
 	berth_strv_free(ids);
 }
 
-int berth_recover(struct berth_daemon *d, struct berth_error **ret_err)
+int berth_recover(struct berth_daemon *d, bool repair, struct berth_error **ret_err)
 {
 	_cleanup_free_ char *pods = berth_path(d->config->run, "pods", NULL);
 	_cleanup_free_ char *containers = berth_path(d->config->run, "containers", NULL);
 	char **ids = ids_in(pods);
 
+	/* A network may need what the kubelet starts here: it must find a berthd that serves. */
+	uint64_t by_ns = repair ? 0 : berth_now_ns() + NETWORKS_WAIT_S * 1000000000ull;
 	berth_spawned_recover(d->config->run);
 	for (char **id = ids; id && *id; id++)
-		recover_pod(d, *id);
+		recover_pod(d, *id, by_ns);
 	berth_strv_free(ids);
 	ids = ids_in(containers);
 	for (char **id = ids; id && *id; id++)
 		recover_container(d, *id);
 	berth_strv_free(ids);
-	sweep_networks(d);
+	if (repair)
+		berth_network_sweep_now(d);
 	sweep_namespaces(d);
 	return berth_recover_snapshots(d, ret_err);
 }

@@ -147,7 +147,9 @@ static int detach(struct berth_pod *p, struct berth_error **ret_err)
 		args.netns = netns;
 	_cleanup_(berth_call_freep) struct berth_call *c =
 	        berth_call_new(p->d->network, BERTH_OP_NETWORK_DETACH, p->id);
-	berth_call_set_deadline(c, berth_now_ns() + NETWORK_DEADLINE_S * 1000000000ull);
+	berth_call_set_deadline(c, p->release_by_ns
+	                                   ? p->release_by_ns
+	                                   : berth_now_ns() + NETWORK_DEADLINE_S * 1000000000ull);
 	if (berth_call_run(c, &args, NULL, ret_err) < 0)
 		return not_released(p, "network", ret_err);
 	p->has_network = false;

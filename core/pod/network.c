@@ -83,6 +83,8 @@ static void answered(struct berth_call *c, void *arg)
 		        d->network_why);
 	if (d->draining)
 		return;
+	if (d->network_ready && !was)
+		berth_network_sweep_soon(d);
 	while (d->network_ready && d->network_waiters)
 		wait_end(d->network_waiters, true);
 	d->network_timer = berth_timer_free(d->network_timer);
@@ -109,6 +111,7 @@ void berth_network_watch(struct berth_daemon *d)
 void berth_network_finish(struct berth_daemon *d)
 {
 	d->network_timer = berth_timer_free(d->network_timer);
+	berth_network_sweep_finish(d);
 	while (d->network_waiters)
 		wait_end(d->network_waiters, false);
 	free(d->network_why);

@@ -42,6 +42,7 @@ struct berth_pod {
 	struct berth_pod_waiter *waiters;
 	bool unclaimed;   /* made for a client that had gone: a retry gets it */
 	bool undo_failed; /* it was not made, and what it has did not go: listed, to be removed */
+	uint64_t release_by_ns; /* its network, by recovery; 0 = its own time */
 	bool in_table;
 	UT_hash_handle hh_id, hh_name;
 };

@@ -43,6 +43,7 @@ struct fake {
 	char *state, *run;    /* directories */
 	uint64_t failed;      /* by injection, so far */
 	uint64_t addresses;   /* handed out, so far */
+	uint64_t born;        /* tells its attachments from those of an earlier life */
 	struct ending *endings;
 	char *conf[16]; /* values, in the order of keys[] */
 };

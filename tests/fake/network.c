@@ -64,6 +64,8 @@ static berth_status attach(struct fake *f, struct berth_op *op, const struct ber
 	row_set(r, "n", n);
 	row_set(r, "ip4", v4);
 	row_set(r, "ip6", v6);
+	snprintf(n, sizeof(n), "%llu", (unsigned long long)f->born);
+	row_set(r, "born", n);
 	int e = row_save(f->state, TABLE, a->sandbox_id, r);
 	if (e < 0)
 		return fake_fail(f, op, e, "keep the address of pod", a->sandbox_id);
@@ -126,8 +128,11 @@ struct gc {
 static void gc_one(const char *id, const struct row *r, void *arg)
 {
 	struct gc *g = arg;
+	char v[VALUE_LIMIT];
 
-	(void)r;
+	/* Who asked may not have known of it yet. */
+	if (strtoull(row_get(r, "born", v), NULL, 10) == g->f->born)
+		return;
 	for (uint32_t i = 0; i < g->n; i++)
 		if (strcmp(g->valid[i], id) == 0)
 			return;

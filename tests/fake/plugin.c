@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "berth/util.h"
 
@@ -44,6 +45,9 @@ static berth_status fake_create(
 	(void)op;
 	if (!f || !(f->state = strdup(h->state_dir)) || !(f->run = strdup(h->run_dir)))
 		abort();
+	struct timespec t;
+	clock_gettime(CLOCK_REALTIME, &t);
+	f->born = (uint64_t)t.tv_sec * 1000000000ull + (uint64_t)t.tv_nsec;
 	f->host = h;
 	pthread_mutex_init(&f->lock, NULL);
 	inject_init(f, c);

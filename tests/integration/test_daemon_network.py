@@ -2,6 +2,7 @@
 import glob
 import json
 import os
+import shutil
 import subprocess
 import time
 
@@ -84,6 +85,17 @@ def switch(d, what, on, code=11, how="fail"):
         return
     with open(path, "w") as f:
         f.write(str(code))
+
+
+def attachments(d):
+    return {f.split("@")[0] for f in os.listdir(f"{d.root}/plugins/net-cni/attachments")}
+
+
+def reboot(d):
+    d.kill9()
+    for m in sorted((m for m in d.mounts() if m.startswith(d.run)), reverse=True):
+        subprocess.run(["umount", "-l", m], check=True)
+    shutil.rmtree(d.run)
 
 
 def test_capabilities(scripted):
@@ -173,6 +185,56 @@ def test_a_network_that_cannot_be_detached(scripted):
     switch(d, "DEL", False)
     d.stop_pod(pod)
     d.remove_pod(pod)
+
+
+def test_a_reboot_before_the_network_works(scripted):
+    d = scripted
+    old = {d.run_pod(host_network=False)[0] for _ in range(4)}
+    switch(d, "DEL", True, how="slow", code=5)
+    switch(d, "DEL", True)
+    reboot(d)
+    t = time.monotonic()
+    d.start()
+    assert time.monotonic() - t < 10
+    assert d.pods() == [] and attachments(d) == old
+    # Pods come meanwhile, and a stop does not wait.
+    pod = d.run_pod(host_network=False)
+    t = time.monotonic()
+    d.stop()
+    assert time.monotonic() - t < 10
+    d.start()
+    switch(d, "DEL", False, how="slow")
+    wait_for(lambda: "networks of nobody may be left" in d.log(), 30)
+    assert attachments(d) == old | {pod[0]}
+    late = d.run_pod(host_network=False)
+    switch(d, "DEL", False)
+    wait_for(lambda: attachments(d) == {pod[0], late[0]}, 30)
+    for p in (pod, late):
+        d.remove_pod(p)
+
+
+def test_networks_of_half_made_pods_do_not_hold_the_start(scripted):
+    d = scripted
+    pods = [d.run_pod(host_network=False) for _ in range(4)]
+    d.kill9()
+    for p in pods[:3]:
+        path = f"{d.run}/pods/{p[0]}/pod.json"
+        with open(path) as f:
+            record = json.load(f)
+        record["phase"] = "removing"
+        with open(path, "w") as f:
+            json.dump(record, f)
+    switch(d, "DEL", True, how="slow", code=20)
+    t = time.monotonic()
+    d.start()
+    assert time.monotonic() - t < 18
+    state = {p.id: p.state for p in d.pods()}
+    assert state == {**{p[0]: pb().SANDBOX_NOTREADY for p in pods[:3]}, pods[3][0]: pb().SANDBOX_READY}
+    switch(d, "DEL", False, how="slow")
+    for p in pods:
+        d.remove_pod(p)
+    assert attachments(d) == set()
+    d.check_clean()
 
 
 def test_a_network_that_does_not_know_the_pod(scripted):
