@@ -5,7 +5,9 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
+#include <linux/magic.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
@@ -13,11 +15,15 @@
 #include "spec/build.h"
 #include "spec/podfiles.h"
 
+#define PROC_INODE 1 /* of a procfs' root */
+#define CONSOLE "/dev/console"
+
 /* One mount on its way into config.mounts. */
 struct item {
 	char *dest;
 	json_t *mount;
 	size_t depth, order;
+	bool shared; /* what is mounted beneath appears on the node, and stays there */
 };
 struct list {
 	struct item *v;
@@ -45,6 +51,7 @@ static void add(
 	it->dest = berth_strdup(dest);
 	it->order = l->n++;
 	it->depth = 0;
+	it->shared = false;
 	for (const char *p = dest; *p; p++)
 		it->depth += *p == '/' && p[1];
 	it->mount = json_pack("{s:s,s:s,s:s,s:o}", "destination", dest, "type", type, "source",
@@ -63,22 +70,34 @@ static json_t *words(const char *text)
 	return list;
 }
 
-static bool requested(const struct list *l, size_t n, const char *dest)
+static bool holds(const char *dir, const char *path)
 {
-	for (size_t i = 0; i < n; i++)
-		if (strcmp(l->v[i].dest, dest) == 0)
-			return true;
-	return false;
+	size_t n = strlen(dir);
+	return strncmp(dir, path, n) == 0 &&
+	       (path[n] == '/' || !path[n] || (n && dir[n - 1] == '/'));
 }
 
 struct fixed {
 	const char *dest, *type, *source, *options;
 };
 
+/* Who mounts a /dev has all of it from there; but for the pod's shm, which its IPC namespace goes
+ * with. Above anything else of ours a request may mount what it likes, unless the node would see
+ * ours in it. */
+static bool requested(const struct item *it, const struct fixed *f)
+{
+	if (!holds(it->dest, f->dest))
+		return false;
+	return it->shared || strcmp(it->dest, f->dest) == 0 ||
+	       (strcmp(it->dest, "/dev") == 0 && strcmp(f->dest, "/dev/shm") != 0);
+}
+
 static void add_own(struct list *l, size_t n_requested, const struct fixed *f)
 {
-	if (!requested(l, n_requested, f->dest))
-		add(l, f->dest, f->type, f->source, words(f->options));
+	for (size_t i = 0; i < n_requested; i++)
+		if (requested(&l->v[i], f))
+			return;
+	add(l, f->dest, f->type, f->source, words(f->options));
 }
 
 /* The file systems of the kernel and the pod's files; what the request mounts itself is left out.
@@ -136,13 +155,6 @@ static int resolve_source(
 		return berth_error_errno(ret_err, errno, "%s: host path %.256s", field, host_path);
 	*ret = real;
 	return 0;
-}
-
-static bool holds(const char *dir, const char *path)
-{
-	size_t n = strlen(dir);
-	return strncmp(dir, path, n) == 0 &&
-	       (path[n] == '/' || !path[n] || (n && dir[n - 1] == '/'));
 }
 
 /* The propagation option of a mount; checks that the source's own mount allows it. */
@@ -317,6 +329,42 @@ static int find_source(struct spec_build *b, size_t i, const char *field, struct
 	return 0;
 }
 
+static bool is_procfs(const char *path)
+{
+	struct statfs fs;
+	struct stat st;
+	return statfs(path, &fs) == 0 && fs.f_type == PROC_SUPER_MAGIC && stat(path, &st) == 0 &&
+	       st.st_ino == PROC_INODE;
+}
+
+/* The runtime confines the container through its /proc: nobody puts another one in its place. What
+ * runc lets by is what lxcfs emulates. */
+static int check_proc(const char *field, const Runtime__V1__Mount *m, const char *dest,
+        struct berth_error **ret_err)
+{
+	static const char *const allowed[] = {"cpuinfo", "diskstats", "meminfo", "stat", "swaps",
+	        "uptime", "loadavg", "slabinfo", "net/dev", "sys/kernel/ns_last_pid",
+	        "sys/crypto/fips_enabled"};
+
+	if (!holds("/proc", dest))
+		return 0;
+	if (strcmp(dest, "/proc") == 0)
+		return !is_image(m) && is_procfs(m->host_path)
+		               ? 0
+		               : berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		                         "%s: container_path /proc: only a proc file system can be "
+		                         "mounted there",
+		                         field);
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(allowed); i++)
+		if (strcmp(dest + strlen("/proc/"), allowed[i]) == 0)
+			return 0;
+	return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+	        "%s: container_path %.256s lies inside /proc: only files that lxcfs emulates can "
+	        "be "
+	        "mounted there, as /proc/meminfo",
+	        field, dest);
+}
+
 static int add_request(struct spec_build *b, struct list *l, size_t i, struct berth_error **ret_err)
 {
 	const Runtime__V1__Mount *m = b->c->mounts[i];
@@ -328,6 +376,8 @@ static int add_request(struct spec_build *b, struct list *l, size_t i, struct be
 	if (strcmp(dest, "/") == 0)
 		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 		        "%s: container_path is the root file system", field);
+	if (check_proc(field, m, dest, ret_err) < 0)
+		return -1;
 	/* Before anything is made on the host. */
 	json_t *s = spec_string(field, m->host_path, BERTH_LIMIT_SPEC_PATH, ret_err);
 	json_t *d = s ? spec_string(field, dest, BERTH_LIMIT_SPEC_PATH, ret_err) : NULL;
@@ -350,6 +400,8 @@ static int add_request(struct spec_build *b, struct list *l, size_t i, struct be
 	        : m->readonly                       ? "ro"
 	                                            : "rw");
 	add(l, dest, "bind", source, options);
+	l->v[l->n - 1].shared =
+	        m->propagation == RUNTIME__V1__MOUNT_PROPAGATION__PROPAGATION_BIDIRECTIONAL;
 	b->out->mounts[b->out->n_mounts++] = (struct berth_spec_mount){
 	        .container_path = berth_strdup(m->container_path),
 	        .host_path = berth_strdup(m->host_path),
@@ -358,6 +410,41 @@ static int add_request(struct spec_build *b, struct list *l, size_t i, struct be
 	        .recursive_read_only = m->recursive_read_only,
 	        .selinux_relabel = m->selinux_relabel,
 	};
+	return 0;
+}
+
+static int check_path(
+        const char *field, const char *dest, const char *path, struct berth_error **ret_err)
+{
+	if (!holds(dest, path))
+		return 0;
+	return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+	        "%s: PROPAGATION_BIDIRECTIONAL at %.256s: what the runtime mounts on %.256s for "
+	        "this container would be mounted on the node, and stay",
+	        field, dest, path);
+}
+
+/* What the runtime mounts by itself: the terminal, and what hides and protects paths. */
+static int check_runtime_mounts(
+        struct spec_build *b, const struct list *l, size_t n, struct berth_error **ret_err)
+{
+	static const char *const lists[] = {"maskedPaths", "readonlyPaths"};
+	const json_t *path;
+	size_t k;
+
+	for (size_t i = 0; i < n; i++) {
+		const char *dest = l->v[i].dest;
+		_cleanup_free_ char *field = berth_asprintf("mounts[%zu]", i);
+		if (!l->v[i].shared)
+			continue;
+		if (b->c->tty && check_path(field, dest, CONSOLE, ret_err) < 0)
+			return -1;
+		for (size_t which = 0; which < BERTH_ARRAY_LEN(lists); which++)
+			json_array_foreach (json_object_get(b->oci_linux, lists[which]), k, path) {
+				if (check_path(field, dest, json_string_value(path), ret_err) < 0)
+					return -1;
+			}
+	}
 	return 0;
 }
 
@@ -382,6 +469,8 @@ int spec_mounts(struct spec_build *b, struct berth_error **ret_err)
 	for (size_t i = 0; i < b->c->n_mounts; i++)
 		if (add_request(b, &l, i, ret_err) < 0)
 			return -1;
+	if (check_runtime_mounts(b, &l, l.n, ret_err) < 0)
+		return -1;
 	add_defaults(b, &l);
 	qsort(l.v, l.n, sizeof(*l.v), by_depth);
 	for (size_t i = 0; i < l.n; i++)

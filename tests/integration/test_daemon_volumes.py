@@ -237,3 +237,43 @@ def test_recursive_read_only_wants_the_rest(real):
             d.create(pod, "sh", mounts=[pb().Mount(container_path="/r", host_path="/tmp", recursive_read_only=True,
                                                    **kw)])
     assert wait_for(lambda: d.ctrs() == [])
+
+
+@pytest.mark.parametrize("path", ["/dev", "/etc", "/sys"])
+def test_nothing_of_ours_reaches_the_node(real, path):
+    """A mount that hands what is mounted in it to the node, above what berth mounts in each container."""
+    d = real
+    src = f"{d.tmp}/node{path}"
+    os.makedirs(src)
+    subprocess.run(["mount", "-t", "tmpfs", "node", src], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", src], check=True)
+        for name in ("fs/cgroup", "shm", "pts", "mqueue"):
+            os.makedirs(f"{src}/{name}")
+        for name in ("hosts", "hostname", "resolv.conf"):
+            with open(f"{src}/{name}", "w") as f:
+                f.write("the node's\n")
+        subprocess.run(["cp", "-a", *(f"/dev/{n}" for n in ("null", "zero", "full", "random", "urandom", "tty")), src],
+                       check=True)
+
+        config = d.pod_config()
+        config.linux.security_context.privileged = True
+        pod = d.run_pod(config)
+        both = d.create(pod, "sleep", "100", name="both", mounts=[pb().Mount(container_path=path, host_path=src, propagation=2)],
+                        security_context=pb().LinuxContainerSecurityContext(privileged=True))
+
+        def beneath():
+            return [m for m in d.mounts() if f"{src}/" in m]
+        assert beneath() == []
+        d.start_ctr(both)
+        assert d.sh(both, f"cat {path}/hosts") == "the node's\n"
+        # Private, the same mounts are none of the node's business.
+        one = d.run_ctr(pod, "sleep", "100", name="one", mounts=[pb().Mount(container_path=path, host_path=src)])
+        ours = {"/dev": " /dev/shm ", "/etc": " /etc/hosts ", "/sys": " /sys/fs/cgroup"}[path]
+        assert ours in d.sh(one, "cat /proc/self/mountinfo") and ours not in d.sh(both, "cat /proc/self/mountinfo")
+        assert " /dev/pts " not in d.sh(one, "cat /proc/self/mountinfo") or path != "/dev"
+        assert beneath() == []
+        d.remove_pod(pod)
+        assert beneath() == []
+    finally:
+        subprocess.run(["umount", "-R", src], check=True)

@@ -189,6 +189,38 @@ static void test_bad_mounts(void **state)
 	assert_ptr_equal(strstr(f->err->msg, "RROUnsupported"), f->err->msg);
 }
 
+static void test_proc(void **state)
+{
+	struct fixture *f = *state;
+	Runtime__V1__Mount m, *list[] = {&m};
+	static const char *const bad[] = {"/proc/x", "/proc/self/attr", "/x/../proc//1/",
+	        "/proc/sys", "/proc/meminfo/x", "/proc/cpu"};
+	static const char *const good[] = {"/proc/meminfo", "/proc/net/dev", "/process"};
+	char path[128];
+
+	f->c.mounts = list;
+	f->c.n_mounts = 1;
+	snprintf(path, sizeof(path), "%s/never", f->dir);
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(bad); i++) {
+		init_mount(&m, bad[i], path);
+		must_fail(f, BERTH_INVALID_ARGUMENT, "lies inside /proc");
+	}
+	const char *const no_proc[] = {"/tmp", "/proc/sys", "/proc/1", path};
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(no_proc); i++) {
+		init_mount(&m, "/proc", no_proc[i]);
+		must_fail(f, BERTH_INVALID_ARGUMENT, "only a proc file system");
+	}
+	assert_int_equal(access(path, F_OK), -1);
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(good); i++) {
+		init_mount(&m, good[i], "/etc/hosts");
+		must_build(f);
+		assert_string_equal(source(f, good[i]), "/etc/hosts");
+	}
+	init_mount(&m, "/proc", "/proc");
+	must_build(f);
+	assert_string_equal(source(f, "/proc"), "/proc");
+}
+
 struct staged {
 	size_t i;
 	char source[64];
@@ -262,6 +294,80 @@ static void test_staged_mounts(void **state)
 	assert_ptr_equal(strstr(f->err->msg, "ImageVolumeMountFailed"), f->err->msg);
 }
 
+/* Mounts on /dev, /etc and /sys, above what is ours. */
+static void init_above(struct fixture *f, Runtime__V1__Mount *m, const char *source)
+{
+	static const char *const above[] = {"/dev/", "/etc", "/sys"};
+
+	f->in.hostname_path = "/run/p/hostname";
+	f->in.hosts_path = "/run/p/hosts";
+	f->in.resolv_path = "/run/p/resolv.conf";
+	f->in.shm_path = "/run/p/shm";
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(above); i++)
+		init_mount(&m[i], above[i], source);
+}
+
+static void test_above_ours(void **state)
+{
+	struct fixture *f = *state;
+	Runtime__V1__Mount m[3], *list[] = {&m[0], &m[1], &m[2]};
+	static const char *const there[] = {"/dev", "/etc", "/sys", "/dev/shm", "/etc/hosts",
+	        "/etc/hostname", "/etc/resolv.conf", "/sys/fs/cgroup", "/proc"};
+
+	init_above(f, m, "/tmp");
+	f->c.mounts = list;
+	f->c.n_mounts = BERTH_ARRAY_LEN(list);
+	must_build(f);
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(there); i++)
+		assert_non_null(fixture_mount(f, there[i]));
+	assert_int_equal(json_array_size(fixture_get(f, "mounts")), BERTH_ARRAY_LEN(there));
+	assert_string_equal(source(f, "/dev/shm"), "/run/p/shm");
+	/* It is the path that counts, not how it begins. */
+	init_mount(&m[0], "/dev/p", "/tmp");
+	must_build(f);
+	assert_non_null(fixture_mount(f, "/dev/pts"));
+	assert_non_null(fixture_mount(f, "/dev/mqueue"));
+	assert_string_equal(source(f, "/dev"), "tmpfs");
+}
+
+/* What is ours would appear on the node, and stay. `source`: of a shared mount. */
+static int above_ours_shared(struct fixture *f, const char *source)
+{
+	Runtime__V1__Mount m[3], *list[] = {&m[0], &m[1], &m[2]};
+	static const char *const there[] = {"/dev", "/etc", "/sys", "/proc"};
+
+	init_above(f, m, source);
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(m); i++)
+		m[i].propagation = BOTH;
+	f->c.mounts = list;
+	f->c.n_mounts = BERTH_ARRAY_LEN(list);
+	if (fixture_build(f) < 0)
+		return 10;
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(there); i++)
+		if (!fixture_mount(f, there[i]))
+			return 11;
+	if (json_array_size(fixture_get(f, "mounts")) != BERTH_ARRAY_LEN(there))
+		return 12;
+	/* So would what the runtime mounts, and nobody could leave that out. */
+	char *masked[] = {S("/proc/kcore"), S("/sys/firmware")};
+	f->sec.masked_paths = masked;
+	f->sec.n_masked_paths = 1;
+	if (fixture_build(f) < 0)
+		return 13;
+	f->sec.n_masked_paths = 2;
+	if (fixture_build(f) == 0 || f->err->code != BERTH_INVALID_ARGUMENT ||
+	        !strstr(f->err->msg, "mounts[2]: PROPAGATION_BIDIRECTIONAL at /sys") ||
+	        !strstr(f->err->msg, "/sys/firmware"))
+		return 14;
+	f->sec.n_masked_paths = 0;
+	f->c.tty = 1;
+	if (fixture_build(f) == 0 || f->err->code != BERTH_INVALID_ARGUMENT ||
+	        !strstr(f->err->msg, "/dev/console"))
+		return 15;
+	m[0].propagation = PRIVATE;
+	return fixture_build(f) == 0 ? 0 : 16;
+}
+
 /* In a mount namespace of its own: a private, a shared and a slave tmpfs. */
 static int propagation_child(struct fixture *f)
 {
@@ -319,7 +425,7 @@ static int propagation_child(struct fixture *f)
 	if (fixture_build(f) < 0 || !fixture_has(options(f, "/host"), "rslave") ||
 	        fixture_get(f, "linux.rootfsPropagation"))
 		return 8;
-	return 0;
+	return above_ours_shared(f, path[1]);
 }
 
 static void test_propagation(void **state)
@@ -342,6 +448,7 @@ static void test_propagation(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {T(test_defaults), T(test_request_mounts),
-	        T(test_bad_mounts), T(test_staged_mounts), T(test_propagation)};
+	        T(test_bad_mounts), T(test_proc), T(test_staged_mounts), T(test_above_ours),
+	        T(test_propagation)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
