@@ -70,17 +70,14 @@ static void take_out(struct berth_container *c, struct berth_spec_out *out)
 
 static pid_t target_pid(const struct berth_container *c)
 {
-	const Runtime__V1__NamespaceOption *o =
-	        c->config->linux && c->config->linux->security_context
-	                ? c->config->linux->security_context->namespace_options
-	                : NULL;
-	if (!o || o->pid != RUNTIME__V1__NAMESPACE_MODE__TARGET || !o->target_id)
-		return 0;
-	_cleanup_free_ char *dir = berth_path(c->d->config->run, "containers", o->target_id, NULL);
+	_cleanup_free_ char *dir = berth_path(c->d->config->run, "containers", c->target_id, NULL);
 	struct berth_monitor_state st;
 	struct berth_error *err = NULL;
-	if (strchr(o->target_id, '/') || berth_monitor_state(o->target_id, dir, &st, &err) < 0) {
-		berth_error_free(err);
+
+	if (!*c->target_id)
+		return 0;
+	if (berth_monitor_state(c->target_id, dir, &st, &err) < 0) {
+		berth_error_free(err); /* it has ended meanwhile */
 		return 0;
 	}
 	return st.pid;

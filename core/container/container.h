@@ -47,6 +47,7 @@ struct berth_container {
 	struct berth_ctr_volume *volumes; /* images among the mounts */
 	size_t n_volumes;
 	bool privileged, own_pid_ns;
+	char target_id[BERTH_ID_LEN + 1]; /* CREATING: whose PID namespace it joins; "" = none */
 	char *cgroups_path;
 
 	/* Statistics: the last sample of the CPU. */
@@ -127,6 +128,11 @@ int berth_container_mount_userns(const struct berth_container *c, size_t i, int 
  * handler; 0 = any number. FAILED_PRECONDITION where there is a limit and no quota. [any] */
 int berth_container_size_limit(const struct berth_container *c, uint64_t *ret,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
+
+/* target.c: the container that namespace_options.target_id names. NOT_FOUND, INVALID_ARGUMENT for
+ * one of another pod, FAILED_PRECONDITION where it does not run. */
+int berth_container_resolve_target(
+        struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;
 
 /* volumes.c: the images that the request's mounts name. NOT_FOUND where one is not here. */
 int berth_container_resolve_volumes(

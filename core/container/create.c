@@ -293,7 +293,8 @@ void berth_container_create(struct berth_pod *pod, const Runtime__V1__ContainerC
 		        pod->id, pod->handler_name);
 	else
 		c->storage = pod->handler->storage;
-	if (err || resolve_image(c, &err) < 0 || berth_container_resolve_volumes(c, &err) < 0) {
+	if (err || berth_container_resolve_target(c, &err) < 0 || resolve_image(c, &err) < 0 ||
+	        berth_container_resolve_volumes(c, &err) < 0) {
 		done(NULL, err, arg);
 		berth_error_free(err);
 		berth_container_unref(c);

@@ -387,16 +387,33 @@ def test_a_pod_whose_init_has_died_is_stopped(real, while_down):
 def test_namespace_of_a_target(real):
     pod = real.run_pod()
     a = real.run_ctr(pod, "sleep", "1234", name="a")
-    m = pb()
-    cfg = real.ctr_config("sleep", "100", name="b", pid=3)
-    cfg.linux.security_context.namespace_options.target_id = a
-    b = real.run_ctr(pod, config=cfg)
-    assert "sleep 1234" in real.sh(b, "ps -o args")
-    cfg = real.ctr_config("sleep", "100", name="c", pid=3)
-    cfg.linux.security_context.namespace_options.target_id = "f" * 64
-    with fails("NOT_FOUND|INVALID_ARGUMENT|FAILED_PRECONDITION"):
-        real.create(pod, config=cfg)
-    assert m.CONTAINER_RUNNING == real.status(b).state
+
+    def onlooker(name, target, where=pod):
+        cfg = real.ctr_config("sleep", "100", name=name, pid=3)
+        cfg.linux.security_context.namespace_options.target_id = target
+        return real.create(where, config=cfg)
+    for name, target in ("b", a), ("prefix", a[:12]):
+        b = onlooker(name, target)
+        real.start_ctr(b)
+        assert "sleep 1234" in real.sh(b, "ps -o args")
+    with fails("NOT_FOUND", "target_id", "f" * 64):
+        onlooker("c", "f" * 64)
+    with fails("NOT_FOUND", "target_id"):
+        onlooker("c", f"../containers/{a}")
+    with fails("INVALID_ARGUMENT", "target_id"):
+        onlooker("c", "")
+    # Nobody looks into another pod.
+    other = real.run_pod()
+    for target in a, a[:12]:
+        with fails("INVALID_ARGUMENT", a, pod[0], other[0]):
+            onlooker("spy", target, other)
+    created = real.create(pod, "true", name="created")
+    with fails("FAILED_PRECONDITION", created, "does not run"):
+        onlooker("c", created)
+    real.stop_ctr(a)
+    with fails("FAILED_PRECONDITION", a, "does not run"):
+        onlooker("c", a)
+    assert real.ctrs(pod_sandbox_id=other[0]) == []
 
 
 @needs_cni
