@@ -14,24 +14,29 @@
 #define BERTH_LIMIT_CPU_NUMBER 65535 /* of processors and memory nodes */
 enum { OOM_MIN = -1000, OOM_MAX = 1000 };
 
+/* 0 changes nothing; `none`, if it is not 0, is "no limit"; what the kernel takes is between. It is
+ * asked before a runtime writes one value after the other, and is refused in the middle. */
 struct number {
 	const char *name;
 	size_t offset;
-	int64_t min, max;
+	int64_t none, min, max;
+	int64_t usual; /* what is in force where none was ever asked for */
 };
 
-#define NUMBER(member, low, high)                                                          \
-	{                                                                                  \
-#member, offsetof(Runtime__V1__LinuxContainerResources, member), low, high \
+#define NUMBER(member, none, low, high, usual)                                                    \
+	{                                                                                         \
+#member, offsetof(Runtime__V1__LinuxContainerResources, member), none, low, high, \
+		        usual                                                                     \
 	}
 static const struct number numbers[] = {
-        NUMBER(cpu_period, 0, INT64_MAX),
-        NUMBER(cpu_quota, -1, INT64_MAX),
-        NUMBER(cpu_shares, 0, INT64_MAX),
-        NUMBER(memory_limit_in_bytes, -1, INT64_MAX),
-        NUMBER(memory_swap_limit_in_bytes, -1, INT64_MAX),
+        NUMBER(cpu_period, 0, 1000, 1000000, 100000),
+        NUMBER(cpu_quota, -1, 1000, INT64_MAX / 1000, -1),
+        NUMBER(cpu_shares, 0, 2, 262144, 1024),
+        /* Below it no runtime lives to tell why. */
+        NUMBER(memory_limit_in_bytes, -1, 512 << 10, INT64_MAX, -1),
+        NUMBER(memory_swap_limit_in_bytes, -1, 1, INT64_MAX, -1),
         /* Out of the kernel's range is clamped, as a kubelet may ask for it. */
-        NUMBER(oom_score_adj, INT64_MIN, INT64_MAX),
+        NUMBER(oom_score_adj, 0, INT64_MIN, INT64_MAX, 0),
 };
 
 static int64_t *number_of(Runtime__V1__LinuxContainerResources *r, const struct number *n)
@@ -51,9 +56,10 @@ static int merge_numbers(json_t *res, const Runtime__V1__LinuxContainerResources
 {
 	for (size_t i = 0; i < BERTH_ARRAY_LEN(numbers); i++) {
 		int64_t v = value_of(change, &numbers[i]);
-		if (v < numbers[i].min || v > numbers[i].max)
+		if (v && v != numbers[i].none && (v < numbers[i].min || v > numbers[i].max))
 			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
-			        "resources.%s: %" PRId64 " is out of range", numbers[i].name, v);
+			        "resources.%s: %" PRId64 " is not within %" PRId64 " and %" PRId64,
+			        numbers[i].name, v, numbers[i].min, numbers[i].max);
 		if (v)
 			json_object_set_new(res, numbers[i].name, json_integer(v));
 	}

@@ -177,6 +177,11 @@ static berth_status status_of(const char *words)
 	        {"too many open files", BERTH_E_EXHAUSTED},
 	        {"invalid argument", BERTH_E_INVALID},
 	        {"numerical result out of range", BERTH_E_INVALID},
+	        {"cannot be mounted because it is", BERTH_E_INVALID}, /* by a link into /proc */
+	        {"unable to set memory limit", BERTH_E_INVALID},
+	        {"memory limit too low", BERTH_E_INVALID},
+	        {"memory limit could be too low", BERTH_E_INVALID},
+	        {"allowed cpu-shares is", BERTH_E_INVALID},
 	};
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 		if (strcasestr(words, known[i].part))

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from daemon import fails, needs_cni, needs_daemon, pb, wait_for
+from daemon import busybox_image, fails, needs_cni, needs_daemon, pb, wait_for
+from pullharness import Tar
 from streamclient import RESIZE, STDIN, WebSocket
 
 pytestmark = needs_daemon
@@ -121,3 +122,18 @@ def test_an_end_for_want_of_memory(real):
     assert real.status(other).state == pb().CONTAINER_RUNNING
     os.kill(json.loads(real.status(other, verbose=True).info["info"])["pid"], 9)
     assert real.wait_exit(other).reason == "Error"
+
+
+def test_what_a_runtime_cannot_do_is_the_request_s_fault(real):
+    pod = real.run_pod()
+    link = real.import_image(busybox_image(more=[Tar().sym("link", "/proc")]), "localhost/berth/link:1")
+    bad = {"memory": dict(resources=pb().LinuxContainerResources(memory_limit_in_bytes=1)),
+           "proc": dict(mounts=[pb().Mount(container_path="/proc/sys", host_path="/tmp")])}
+    if real.runtime == "runc":
+        bad["shares"] = dict(resources=pb().LinuxContainerResources(cpu_shares=1))
+        bad["link"] = dict(mounts=[pb().Mount(container_path="/link/sys", host_path="/tmp")], image=link)
+    for name, kw in bad.items():
+        with fails("INVALID_ARGUMENT"):
+            real.create(pod, "true", name=name, **kw)
+    assert real.ctrs() == []
+    real.img.RemoveImage(pb().RemoveImageRequest(image=pb().ImageSpec(image=link)), timeout=60)

@@ -153,6 +153,35 @@ static void test_resources_merge(void **state)
 	json_decref(first);
 	json_decref(second);
 	berth_arena_free(arena);
+	f->err = berth_error_free(f->err);
+}
+
+static void test_resources_ranges(void **state)
+{
+	struct fixture *f = *state;
+	static const struct {
+		const char *what;
+		int64_t shares, period, quota;
+		bool good;
+	} cases[] = {{"cpu_shares", 262144, 1000, 1000, true}, {"", 2, 1000000, -1, true},
+	        {"cpu_shares", 262145, 0, 0, false}, {"cpu_shares", 1, 0, 0, false},
+	        {"cpu_shares", -1, 0, 0, false}, {"cpu_period", 0, 5, 0, false},
+	        {"cpu_period", 0, 1000001, 0, false}, {"cpu_quota", 0, 0, 1, false},
+	        {"cpu_quota", 0, 0, INT64_MAX, false}, {"cpu_quota", 0, 0, -2, false}};
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(cases); i++) {
+		Runtime__V1__LinuxContainerResources change =
+		        RUNTIME__V1__LINUX_CONTAINER_RESOURCES__INIT;
+		json_t *r = NULL;
+		change.cpu_shares = cases[i].shares;
+		change.cpu_period = cases[i].period;
+		change.cpu_quota = cases[i].quota;
+		assert_int_equal(berth_resources_merge("c", NULL, &change, &r, &f->err),
+		        cases[i].good ? 0 : -1);
+		if (!cases[i].good)
+			assert_non_null(strstr(f->err->msg, cases[i].what));
+		f->err = berth_error_free(f->err);
+		json_decref(r);
+	}
 }
 
 static void test_resources_cpuset(void **state)
@@ -189,7 +218,7 @@ static void test_resources_cpuset(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-	        T(test_signals), T(test_resources_merge), T(test_resources_cpuset)};
+	const struct CMUnitTest tests[] = {T(test_signals), T(test_resources_merge),
+	        T(test_resources_ranges), T(test_resources_cpuset)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
