@@ -6,6 +6,7 @@
 
 #include "base/fd.h"
 #include "spec/podfiles.h"
+#include "spec/resources.h"
 #include "spec/validate.h"
 
 static void ran(const char *id, const struct berth_error *err, void *arg)
@@ -259,6 +260,16 @@ HANDLER(berth_cri_stream_pod_sandboxes)
 	berth_grpc_finish(call);
 }
 
+static int check_resources(
+        const char *id, const Runtime__V1__LinuxContainerResources *r, struct berth_error **ret_err)
+{
+	json_t *checked = NULL;
+	int e = r ? berth_resources_merge(id, NULL, r, &checked, ret_err) : 0;
+
+	json_decref(checked);
+	return e < 0 ? berth_error_wrap(ret_err, "pod sandbox %s", id) : 0;
+}
+
 /* The kubelet has changed the pod's cgroup itself; it tells those who keep a sandbox of their own.
  * A pod sandbox of ours has no limits that could be changed. */
 HANDLER(berth_cri_update_pod_sandbox_resources)
@@ -268,7 +279,9 @@ HANDLER(berth_cri_update_pod_sandbox_resources)
 	        RUNTIME__V1__UPDATE_POD_SANDBOX_RESOURCES_RESPONSE__INIT;
 	struct berth_error *err = NULL;
 
-	if (berth_pod_find(arg, q->pod_sandbox_id, &err))
+	const struct berth_pod *p = berth_pod_find(arg, q->pod_sandbox_id, &err);
+	if (p && check_resources(p->id, q->overhead, &err) == 0 &&
+	        check_resources(p->id, q->resources, &err) == 0)
 		berth_grpc_reply(call, &r.base);
 	else
 		berth_grpc_fail(call, err);

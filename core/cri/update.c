@@ -37,22 +37,44 @@ static void set_oom_score(struct berth_container *c, int score)
 	berth_cgroup_each(cgroup, set_score, value);
 }
 
-static void update_work(void *arg)
+static int apply(struct berth_container *c, const json_t *res, struct berth_error **ret_err)
 {
-	struct update *u = arg;
-	struct berth_container *c = u->c;
 	json_t *oci = NULL;
 
-	if (berth_resources_oci(c->id, u->after, &c->d->host, &oci, &u->err) < 0)
-		return;
+	if (berth_resources_oci(c->id, res, &c->d->host, &oci, ret_err) < 0)
+		return -1;
 	_cleanup_free_ char *json = json_dumps(oci, JSON_COMPACT);
 	_cleanup_free_ char *bundle = berth_container_bundle(c);
 	json_decref(oci);
 	struct berth_ctr_args a = {.size = sizeof(a), .id = c->id, .bundle = bundle, .json = json};
 	_cleanup_(berth_call_freep) struct berth_call *call =
 	        berth_call_new(c->pod->handler->instance, BERTH_OP_RUNTIME_UPDATE, c->id);
-	if (berth_call_run(call, &a, NULL, &u->err) < 0) {
+	return berth_call_run(call, &a, NULL, ret_err);
+}
+
+/* A runtime writes one limit after the other: what it wrote before one was refused is taken back.
+ */
+static void take_back(struct update *u)
+{
+	struct berth_error *err = NULL;
+	json_t *before = berth_resources_before(u->c->resources, u->after, &u->c->d->host);
+
+	if (apply(u->c, before, &err) < 0) {
+		berth_log_warn("a part of an update may be in force", "container", u->c->id,
+		        "error", err->msg);
+		berth_error_free(err);
+	}
+	json_decref(before);
+}
+
+static void update_work(void *arg)
+{
+	struct update *u = arg;
+	struct berth_container *c = u->c;
+
+	if (apply(c, u->after, &u->err) < 0) {
 		berth_error_wrap(&u->err, "container %s: update", c->id);
+		take_back(u);
 		return;
 	}
 	if (u->change->oom_score_adj != 0)
@@ -109,18 +131,21 @@ static void update_turn(void *arg)
 {
 	struct update *u = arg;
 	struct berth_container *c = u->c;
+	struct berth_error *err = NULL; /* u->err is the worker's from its start on */
 
 	if (!c->in_table || (c->phase != BERTH_CTR_CREATED && c->phase != BERTH_CTR_RUNNING))
-		berth_error_set(&u->err, c->in_table ? BERTH_FAILED_PRECONDITION : BERTH_NOT_FOUND,
+		berth_error_set(&err, c->in_table ? BERTH_FAILED_PRECONDITION : BERTH_NOT_FOUND,
 		        "container %s is neither created nor running: it has no resources to "
 		        "update",
 		        c->id);
-	else if (berth_resources_merge(c->id, c->resources, u->change, &u->after, &u->err) == 0 &&
+	else if (berth_resources_merge(c->id, c->resources, u->change, &u->after, &err) == 0 &&
 	         berth_work(c->d->flows, c->d->loop, update_work, updated, u) < 0)
-		berth_error_set(&u->err, BERTH_RESOURCE_EXHAUSTED,
+		berth_error_set(&err, BERTH_RESOURCE_EXHAUSTED,
 		        "container %s: too many requests are under way", c->id);
-	if (u->err)
+	if (err) {
+		u->err = err;
 		update_over(u);
+	}
 }
 
 HANDLER(berth_cri_update_container_resources)

@@ -277,6 +277,23 @@ int berth_resources_oci(const char *id, const json_t *res, const struct berth_sp
 	return 0;
 }
 
+json_t *berth_resources_before(
+        const json_t *have, const json_t *after, const struct berth_spec_host *host)
+{
+	json_t *res = have ? json_deep_copy(have) : json_object();
+
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(numbers); i++) {
+		const struct number *n = &numbers[i];
+		/* On v2 no number of shares is the usual weight with all runtimes. */
+		bool shares =
+		        n->offset == offsetof(Runtime__V1__LinuxContainerResources, cpu_shares);
+		if (n->usual && json_object_get(after, n->name) && !json_object_get(res, n->name) &&
+		        !(shares && host->cgroup_v2))
+			json_object_set_new(res, n->name, json_integer(n->usual));
+	}
+	return res;
+}
+
 int berth_resources_oom_score_adj(const json_t *res, const struct berth_spec_host *host)
 {
 	json_int_t v = json_integer_value(json_object_get(res, "oom_score_adj"));

@@ -25,6 +25,12 @@ int berth_resources_merge(const char *id, const json_t *have,
 int berth_resources_oci(const char *id, const json_t *res, const struct berth_spec_host *host,
         json_t **ret, struct berth_error **ret_err) BERTH_MUST_CHECK;
 
+/* [any] What puts `have` (may be NULL) in force again, where an update to `after` failed half way:
+ * with a number for each that `have` does not name, as runtimes leave alone what is not named. One
+ * reference. */
+json_t *berth_resources_before(
+        const json_t *have, const json_t *after, const struct berth_spec_host *host);
+
 /* [any] process.oomScoreAdj for this host: clamped to [-1000, 1000] and, without
  * CAP_SYS_RESOURCE, to berthd's own. */
 int berth_resources_oom_score_adj(const json_t *res, const struct berth_spec_host *host);

@@ -427,7 +427,17 @@ static berth_status op_resize(struct berth_op *op, void *self, const struct bert
 
 static berth_status op_update(struct berth_op *op, void *self, const struct berth_ctr_args *a)
 {
-	return known(self, op, a, "runtime.update");
+	struct fake *f = self;
+	struct row *r = f->host->op_alloc(op, sizeof(*r));
+	berth_status st = known(f, op, a, "runtime.update");
+
+	pthread_mutex_lock(&f->lock);
+	if (st == BERTH_OK && row_load(f->run, TABLE, a->id, r) == 0) {
+		row_set(r, "update", a->json);
+		st = save(f, op, a->id, r);
+	}
+	pthread_mutex_unlock(&f->lock);
+	return st;
 }
 
 /* The log is opened for each line: after a rotation the next line is in the new file. */

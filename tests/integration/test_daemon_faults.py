@@ -110,6 +110,20 @@ def test_a_runtime_has_its_sandbox(fake):
     fake.check_clean()
 
 
+def test_what_an_update_wrote_before_it_failed_is_taken_back(fake):
+    cid = fake.run_ctr(fake.run_pod(), "sh", resources=pb().LinuxContainerResources(cpu_shares=512))
+    change = pb().LinuxContainerResources(cpu_shares=700, memory_limit_in_bytes=64 << 20)
+    fake.inject(fail_op="runtime.update", fail_status=13, fail_count=1)
+    with fails("INTERNAL", cid, "runtime.update"):
+        fake.rt.UpdateContainerResources(pb().UpdateContainerResourcesRequest(container_id=cid, linux=change))
+    with open(f"{fake.run}/plugins/fake/ctrs/{cid}") as f:
+        row = dict(line.rstrip("\n").split("=", 1) for line in f)
+    update = json.loads(row["update"])
+    assert update["memory"]["limit"] == -1 and update["cpu"]["shares"] == 512
+    status = fake.rt.ContainerStatus(pb().ContainerStatusRequest(container_id=cid)).status.resources.linux
+    assert (status.cpu_shares, status.memory_limit_in_bytes) == (512, 0)
+
+
 def test_start_fails(fake):
     pod = fake.run_pod()
     cid = fake.create(pod, "sh")

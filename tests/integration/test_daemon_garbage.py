@@ -275,3 +275,12 @@ def test_no_fd_is_lost(fake):
     for i in range(20):
         round_(i % 2)
     assert fds(fake) <= before + 2
+
+
+@pytest.mark.parametrize("field", ["overhead", "resources"])
+def test_resources_of_a_pod(fake, field):
+    pod = fake.run_pod()
+    bad, good = pb().LinuxContainerResources(cpu_period=-5), pb().LinuxContainerResources(cpu_period=10000, cpuset_cpus="0")
+    with fails("INVALID_ARGUMENT", pod[0], "cpu_period"):
+        fake.rt.UpdatePodSandboxResources(pb().UpdatePodSandboxResourcesRequest(pod_sandbox_id=pod[0], **{field: bad}))
+    fake.rt.UpdatePodSandboxResources(pb().UpdatePodSandboxResourcesRequest(pod_sandbox_id=pod[0], **{field: good}))

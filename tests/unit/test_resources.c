@@ -184,6 +184,26 @@ static void test_resources_ranges(void **state)
 	}
 }
 
+static void test_resources_before(void **state)
+{
+	struct fixture *f = *state;
+	json_t *have = json_pack("{si}", "cpu_shares", 512),
+	       *after = json_pack("{sisisi}", "cpu_shares", 700, "cpu_quota", 5000,
+	               "memory_limit_in_bytes", 1 << 20),
+	       *want = json_pack(
+	               "{sisisi}", "cpu_shares", 512, "cpu_quota", -1, "memory_limit_in_bytes", -1);
+	json_t *r = berth_resources_before(have, after, &f->host);
+	assert_true(json_equal(r, want));
+	json_decref(r);
+	f->host.cgroup_v2 = true;
+	r = berth_resources_before(NULL, have, &f->host);
+	assert_int_equal(json_object_size(r), 0);
+	json_decref(r);
+	json_decref(have);
+	json_decref(after);
+	json_decref(want);
+}
+
 static void test_resources_cpuset(void **state)
 {
 	struct fixture *f = *state;
@@ -219,6 +239,6 @@ static void test_resources_cpuset(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {T(test_signals), T(test_resources_merge),
-	        T(test_resources_ranges), T(test_resources_cpuset)};
+	        T(test_resources_ranges), T(test_resources_before), T(test_resources_cpuset)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
