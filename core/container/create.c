@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "container/container.h"
+#include "cri/same.h"
 #include "grpc/server.h"
 #include "image/copy.h"
 #include "image/image.h"
@@ -204,24 +205,11 @@ static void create_gated(void *arg)
 		create_turn(cr);
 }
 
-static bool same_config(
-        const Runtime__V1__ContainerConfig *a, const Runtime__V1__ContainerConfig *b)
-{
-	size_t n = runtime__v1__container_config__get_packed_size(a);
-	if (n != runtime__v1__container_config__get_packed_size(b))
-		return false;
-	_cleanup_free_ uint8_t *x = berth_zalloc(n + 1);
-	_cleanup_free_ uint8_t *y = berth_zalloc(n + 1);
-	runtime__v1__container_config__pack(a, x);
-	runtime__v1__container_config__pack(b, y);
-	return memcmp(x, y, n) == 0;
-}
-
 static void meet(struct berth_container *have, struct berth_container *fresh,
         struct berth_grpc_call *call, berth_pod_run_fn done, void *arg)
 {
 	struct berth_error *err = NULL;
-	bool same = same_config(have->config, fresh->config);
+	bool same = berth_cri_same(&have->config->base, &fresh->config->base);
 
 	if (have->creating && same) {
 		wait_for(have->creating, call, done, arg);

@@ -8,6 +8,7 @@
 #include "base/fd.h"
 #include "base/limits.h"
 #include "config/tree.h"
+#include "cri/fields.h"
 #include "ctl/ctl.h"
 
 #define DEPTH_MAX 32
@@ -96,56 +97,15 @@ static json_t *value_to_json(const ProtobufCFieldDescriptor *f, const void *at)
 	return json_null();
 }
 
-static size_t value_size(const ProtobufCFieldDescriptor *f)
-{
-	switch (f->type) {
-	case PROTOBUF_C_TYPE_BOOL:
-		return sizeof(protobuf_c_boolean);
-	case PROTOBUF_C_TYPE_INT64:
-	case PROTOBUF_C_TYPE_SINT64:
-	case PROTOBUF_C_TYPE_SFIXED64:
-	case PROTOBUF_C_TYPE_UINT64:
-	case PROTOBUF_C_TYPE_FIXED64:
-	case PROTOBUF_C_TYPE_DOUBLE:
-		return 8;
-	case PROTOBUF_C_TYPE_STRING:
-	case PROTOBUF_C_TYPE_MESSAGE:
-		return sizeof(void *);
-	case PROTOBUF_C_TYPE_BYTES:
-		return sizeof(ProtobufCBinaryData);
-	case PROTOBUF_C_TYPE_INT32:
-	case PROTOBUF_C_TYPE_SINT32:
-	case PROTOBUF_C_TYPE_SFIXED32:
-	case PROTOBUF_C_TYPE_UINT32:
-	case PROTOBUF_C_TYPE_FIXED32:
-	case PROTOBUF_C_TYPE_FLOAT:
-	case PROTOBUF_C_TYPE_ENUM:
-		return 4;
-	}
-	return 4;
-}
-
-/* protobuf-c gives a map as a list of messages XEntry { key = 1; value = 2; }. */
-static bool is_map(const ProtobufCFieldDescriptor *f)
-{
-	if (f->label != PROTOBUF_C_LABEL_REPEATED || f->type != PROTOBUF_C_TYPE_MESSAGE)
-		return false;
-	const ProtobufCMessageDescriptor *d = f->descriptor;
-	size_t n = strlen(d->short_name);
-	return n > 5 && strcmp(d->short_name + n - 5, "Entry") == 0 && d->n_fields == 2 &&
-	       strcmp(d->fields[0].name, "key") == 0 && strcmp(d->fields[1].name, "value") == 0 &&
-	       d->fields[0].type == PROTOBUF_C_TYPE_STRING;
-}
-
 static json_t *list_to_json(const ProtobufCMessage *m, const ProtobufCFieldDescriptor *f)
 {
 	size_t n = *(const size_t *)(const void *)((const char *)m + f->quantifier_offset);
 	const char *first = *(char *const *)(const void *)((const char *)m + f->offset);
-	bool map = is_map(f);
+	bool map = berth_cri_is_map(f);
 	json_t *j = map ? json_object() : json_array();
 
 	for (size_t i = 0; i < n; i++) {
-		const void *at = first + i * value_size(f);
+		const void *at = first + i * berth_cri_value_size(f->type);
 		if (!map) {
 			json_array_append_new(j, value_to_json(f, at));
 			continue;
@@ -237,7 +197,7 @@ static int read_number(struct from *from, const ProtobufCFieldDescriptor *f, con
         const char *path, void *at)
 {
 	int64_t v = 0;
-	bool is64 = value_size(f) == 8;
+	bool is64 = berth_cri_value_size(f->type) == 8;
 	bool is_unsigned = f->type == PROTOBUF_C_TYPE_UINT32 || f->type == PROTOBUF_C_TYPE_UINT64;
 	if (!number_of(j, &v))
 		return wrong(from, path, "a whole number");
@@ -358,7 +318,7 @@ static int read_map(struct from *from, const ProtobufCFieldDescriptor *f, const 
 static int read_list(struct from *from, const ProtobufCFieldDescriptor *f, const json_t *j,
         const char *path, int depth, ProtobufCMessage *m)
 {
-	size_t n = json_array_size(j), size = value_size(f);
+	size_t n = json_array_size(j), size = berth_cri_value_size(f->type);
 	if (!json_is_array(j))
 		return wrong(from, path, "a list");
 	char *all = berth_arena_alloc(from->arena, (n + 1) * size);
@@ -405,7 +365,7 @@ static int read_message(struct from *from, const ProtobufCMessageDescriptor *typ
 			continue;
 		if (f->flags & PROTOBUF_C_FIELD_FLAG_ONEOF)
 			*(uint32_t *)(void *)((char *)m + f->quantifier_offset) = f->id;
-		int r = is_map(f) ? read_map(from, f, value, where, depth, m)
+		int r = berth_cri_is_map(f) ? read_map(from, f, value, where, depth, m)
 		        : f->label == PROTOBUF_C_LABEL_REPEATED
 		                ? read_list(from, f, value, where, depth, m)
 		                : read_value(from, f, value, where, depth, (char *)m + f->offset);

@@ -8,6 +8,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "cri/same.h"
 #include "grpc/server.h"
 #include "monitor/host.h"
 #include "pod/pod.h"
@@ -103,31 +104,19 @@ static void network_known(bool ready, void *arg)
 	run_end(r);
 }
 
-static bool same_config(
-        const Runtime__V1__PodSandboxConfig *a, const Runtime__V1__PodSandboxConfig *b)
-{
-	size_t n = runtime__v1__pod_sandbox_config__get_packed_size(a);
-	if (n != runtime__v1__pod_sandbox_config__get_packed_size(b))
-		return false;
-	_cleanup_free_ uint8_t *x = berth_zalloc(n + 1);
-	_cleanup_free_ uint8_t *y = berth_zalloc(n + 1);
-	runtime__v1__pod_sandbox_config__pack(a, x);
-	runtime__v1__pod_sandbox_config__pack(b, y);
-	return memcmp(x, y, n) == 0;
-}
-
 /* A pod of this name exists or is being made. */
 static void meet(struct berth_pod *have, struct berth_pod *fresh, struct berth_grpc_call *call,
         berth_pod_run_fn done, void *arg)
 {
 	struct berth_error *err = NULL;
 
-	if (have->phase == BERTH_POD_CREATING && same_config(have->config, fresh->config)) {
+	if (have->phase == BERTH_POD_CREATING &&
+	        berth_cri_same(&have->config->base, &fresh->config->base)) {
 		wait_for(have, call, done, arg);
 		return;
 	}
 	if (have->phase == BERTH_POD_READY && have->unclaimed &&
-	        same_config(have->config, fresh->config)) {
+	        berth_cri_same(&have->config->base, &fresh->config->base)) {
 		have->unclaimed = false;
 		done(have->id, NULL, arg);
 		return;
