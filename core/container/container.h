@@ -50,10 +50,7 @@ struct berth_container {
 	char target_id[BERTH_ID_LEN + 1]; /* CREATING: whose PID namespace it joins; "" = none */
 	char *cgroups_path;
 
-	/* Statistics: the last sample of the CPU. */
-	uint64_t cpu_at_ns, cpu_ns, nano_cores;
-	bool rate_known;
-
+	struct berth_cpu_last cpu;
 	struct berth_gate gate;
 	struct berth_ctr_create *creating; /* while CREATING */
 	bool unclaimed;

@@ -37,16 +37,16 @@ static void sample_layer(struct berth_container_sample *cs)
 	}
 	cs->layer_bytes = info.bytes;
 	cs->layer_inodes = info.inodes;
+	cs->layer_known = true;
 }
 
 static void sample_container(struct berth_sampling *s, struct berth_container_sample *cs)
 {
 	_cleanup_free_ char *path = berth_cgroup_path_of(cs->c->cgroups_path);
 
-	if (berth_cgroup_usage(CGROUP_MOUNT, s->d->host.cgroup_v2, path, &cs->usage) < 0)
-		return;
-	sample_layer(cs);
-	if (!s->detailed)
+	sample_layer(cs); /* it outlives the cgroup */
+	if (berth_cgroup_usage(CGROUP_MOUNT, s->d->host.cgroup_v2, path, &cs->usage) < 0 ||
+	        !s->detailed)
 		return;
 	cs->detail = berth_new(struct berth_cgroup_detail);
 	berth_cgroup_read_detail(CGROUP_MOUNT, s->d->host.cgroup_v2, path, cs->c->pid, cs->detail);
@@ -124,27 +124,25 @@ static void sample(void *arg)
 
 /* ---- back on the loop ---- */
 
-static void rate(struct berth_container_sample *cs)
+static void rate(struct berth_cpu_last *last, const struct berth_cgroup_usage *u,
+        uint64_t *ret_nano_cores, bool *ret_known)
 {
-	struct berth_container *c = cs->c;
-	const struct berth_cgroup_usage *u = &cs->usage;
-
 	if (u->when_ns == 0)
 		return;
-	if (c->cpu_at_ns && u->when_ns > c->cpu_at_ns && u->cpu_ns >= c->cpu_ns) {
-		uint64_t ns = u->when_ns - c->cpu_at_ns;
+	if (last->at_ns && u->when_ns > last->at_ns && u->cpu_ns >= last->cpu_ns) {
+		uint64_t ns = u->when_ns - last->at_ns;
 		if (ns < RATE_MIN_NS) {
-			cs->rate_known = c->rate_known;
-			cs->nano_cores = c->nano_cores;
+			*ret_known = last->rate_known;
+			*ret_nano_cores = last->nano_cores;
 			return;
 		}
-		cs->nano_cores = (uint64_t)((double)(u->cpu_ns - c->cpu_ns) / (double)ns * 1e9);
-		cs->rate_known = true;
+		*ret_nano_cores = (uint64_t)((double)(u->cpu_ns - last->cpu_ns) / (double)ns * 1e9);
+		*ret_known = true;
 	}
-	c->cpu_at_ns = u->when_ns;
-	c->cpu_ns = u->cpu_ns;
-	c->rate_known = cs->rate_known;
-	c->nano_cores = cs->nano_cores;
+	*last = (struct berth_cpu_last){.at_ns = u->when_ns,
+	        .cpu_ns = u->cpu_ns,
+	        .nano_cores = *ret_nano_cores,
+	        .rate_known = *ret_known};
 }
 
 void berth_sampling_add_usage(struct berth_cgroup_usage *to, const struct berth_cgroup_usage *u)
@@ -180,8 +178,14 @@ static void sampled(void *arg)
 {
 	struct berth_sampling *s = arg;
 
-	for (size_t i = 0; i < s->n_containers; i++)
-		rate(&s->containers[i]);
+	for (size_t i = 0; i < s->n_containers; i++) {
+		struct berth_container_sample *cs = &s->containers[i];
+		rate(&cs->c->cpu, &cs->usage, &cs->nano_cores, &cs->rate_known);
+	}
+	for (size_t i = 0; i < s->n_pods; i++) {
+		struct berth_pod_sample *p = &s->pods[i];
+		rate(&p->pod->cpu, &p->usage, &p->nano_cores, &p->rate_known);
+	}
 	s->reply(s);
 	sampling_free(s);
 }
@@ -214,7 +218,7 @@ void berth_sampling_add_container(struct berth_sampling *s, struct berth_contain
 
 bool berth_sampling_possible(const struct berth_container *c)
 {
-	return (c->phase == BERTH_CTR_RUNNING || c->phase == BERTH_CTR_CREATED) && c->cgroups_path;
+	return c->phase == BERTH_CTR_RUNNING && c->cgroups_path;
 }
 
 void berth_sampling_add_pod(struct berth_sampling *s, struct berth_pod *p)

@@ -13,13 +13,15 @@ struct berth_container_sample {
 	struct berth_container *c;
 	struct berth_cgroup_usage usage;
 	uint64_t nano_cores, layer_bytes, layer_inodes;
-	bool rate_known;
+	bool rate_known, layer_known;
 	struct berth_cgroup_detail *detail; /* where it was asked for */
 };
 
 struct berth_pod_sample {
 	struct berth_pod *pod;
 	struct berth_cgroup_usage usage;
+	uint64_t nano_cores;
+	bool rate_known;
 	char *cgroup; /* of the pod, NULL = the sum of its containers */
 	char *netns;  /* NULL = the host's */
 	struct berth_interface interfaces[BERTH_LIMIT_INTERFACES];
@@ -47,8 +49,9 @@ struct berth_sampling {
 struct berth_sampling *berth_sampling_new(struct berth_daemon *d, struct berth_grpc_call *call,
         void (*reply)(struct berth_sampling *s));
 void berth_sampling_add_container(struct berth_sampling *s, struct berth_container *c);
-/* A pod with its containers that may be sampled. */
+/* A pod with its containers that are listed. */
 void berth_sampling_add_pod(struct berth_sampling *s, struct berth_pod *p);
+/* Lists are of what runs (CRI, ListContainerStats). */
 bool berth_sampling_possible(const struct berth_container *c);
 void berth_sampling_start(struct berth_sampling *s);
 /* Of a pod that has no cgroup of its own: what its containers use. */

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "base/fd.h"
+#include "base/mem.h"
+#include "image/usage.h"
 
 static Runtime__V1__UInt64Value *value(struct berth_arena *a, uint64_t n)
 {
@@ -88,20 +90,25 @@ static Runtime__V1__SwapUsage *swap(struct berth_arena *a, const struct berth_cg
 	runtime__v1__swap_usage__init(s);
 	s->timestamp = (int64_t)u->when_ns;
 	s->swap_usage_bytes = value(a, u->swap_usage);
-	s->swap_available_bytes =
-	        value(a, u->swap_limit > u->swap_usage ? u->swap_limit - u->swap_usage : 0);
+	if (u->swap_limited) /* 0 may be a limit, too */
+		s->swap_available_bytes =
+		        value(a, u->swap_limit > u->swap_usage ? u->swap_limit - u->swap_usage : 0);
 	return s;
 }
 
+/* The place is that of ImageFsInfo: clients match the two. */
 static Runtime__V1__FilesystemUsage *layer(
         struct berth_arena *a, const struct berth_container_sample *cs)
 {
+	if (!cs->layer_known)
+		return NULL;
+	_cleanup_free_ char *place = berth_disk_place(cs->c->d, cs->c->storage);
 	Runtime__V1__FilesystemUsage *f = berth_arena_alloc(a, sizeof(*f));
 	runtime__v1__filesystem_usage__init(f);
 	f->timestamp = (int64_t)berth_realtime_ns();
 	f->fs_id = berth_arena_alloc(a, sizeof(*f->fs_id));
 	runtime__v1__filesystem_identifier__init(f->fs_id);
-	f->fs_id->mountpoint = cs->c->d->config->root;
+	f->fs_id->mountpoint = berth_arena_strdup(a, place);
 	f->used_bytes = value(a, cs->layer_bytes);
 	f->inodes_used = value(a, cs->layer_inodes);
 	return f;
@@ -173,8 +180,8 @@ static Runtime__V1__PodSandboxStats *pod_stats(
 	Runtime__V1__PodSandboxAttributes *at = berth_arena_alloc(a, sizeof(*at));
 	Runtime__V1__LinuxPodSandboxStats *l = berth_arena_alloc(a, sizeof(*l));
 	struct berth_cgroup_usage u = p->usage;
-	uint64_t nano_cores = 0;
-	bool rate_known = false;
+	uint64_t nano_cores = p->nano_cores;
+	bool rate_known = p->rate_known;
 
 	runtime__v1__pod_sandbox_stats__init(r);
 	runtime__v1__pod_sandbox_attributes__init(at);
@@ -191,10 +198,11 @@ static Runtime__V1__PodSandboxStats *pod_stats(
 	for (size_t i = p->first; i < p->first + p->n; i++) {
 		struct berth_container_sample *cs = &s->containers[i];
 		l->containers[l->n_containers++] = container_stats(a, cs);
+		if (p->usage.when_ns != 0)
+			continue;
 		nano_cores += cs->nano_cores;
 		rate_known = rate_known || cs->rate_known;
-		if (p->usage.when_ns == 0)
-			berth_sampling_add_usage(&u, &cs->usage);
+		berth_sampling_add_usage(&u, &cs->usage);
 	}
 	if (u.when_ns == 0)
 		u.when_ns = berth_realtime_ns();

@@ -44,6 +44,7 @@ static void read_v1(const struct berth_cg_source *s, struct berth_cgroup_usage *
 		u->swap_usage = with_swap > u->mem_usage ? with_swap - u->mem_usage : 0;
 		berth_cg_number(s, "memory", "memory.memsw.limit_in_bytes", &u->swap_limit);
 		u->swap_limit = berth_cg_limit(u->swap_limit);
+		u->swap_limited = u->swap_limit > 0;
 		/* of both together: where they are the same there is no swap */
 		u->swap_limit -= u->swap_limit > u->mem_limit ? u->mem_limit : u->swap_limit;
 	}
@@ -55,7 +56,8 @@ static void read_v1(const struct berth_cg_source *s, struct berth_cgroup_usage *
 static void read_v2(const struct berth_cg_source *s, struct berth_cgroup_usage *u)
 {
 	_cleanup_free_ char *stat = berth_cg_text(s, "", "memory.stat"),
-	                    *cpu = berth_cg_text(s, "", "cpu.stat");
+	                    *cpu = berth_cg_text(s, "", "cpu.stat"),
+	                    *swap_max = berth_cg_text(s, "", "memory.swap.max");
 
 	berth_cg_number(s, "", "memory.max", &u->mem_limit);
 	u->mem_rss = berth_cg_field(stat, "anon");
@@ -64,7 +66,8 @@ static void read_v2(const struct berth_cg_source *s, struct berth_cgroup_usage *
 	uint64_t inactive = berth_cg_field(stat, "inactive_file");
 	u->mem_working_set = u->mem_usage > inactive ? u->mem_usage - inactive : 0;
 	u->swap_known = berth_cg_number(s, "", "memory.swap.current", &u->swap_usage);
-	berth_cg_number(s, "", "memory.swap.max", &u->swap_limit);
+	u->swap_limited = swap_max && strncmp(swap_max, "max", 3) != 0;
+	u->swap_limit = u->swap_limited ? strtoull(swap_max, NULL, 10) : 0;
 	u->cpu_ns = berth_cg_field(cpu, "usage_usec") * 1000u;
 	berth_cg_number(s, "", "pids.current", &u->pids);
 	read_psi(s, "cpu.pressure", &u->cpu_psi);

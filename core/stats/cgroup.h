@@ -18,9 +18,9 @@ struct berth_cgroup_usage {
 	uint64_t when_ns; /* CLOCK_REALTIME; 0 = the cgroup is gone */
 	uint64_t cpu_ns;
 	uint64_t mem_usage, mem_working_set, mem_rss, page_faults, major_page_faults;
-	uint64_t mem_limit; /* 0 = none */
-	uint64_t swap_usage, swap_limit;
-	bool swap_known;
+	uint64_t mem_limit;              /* 0 = none */
+	uint64_t swap_usage, swap_limit; /* swap_limit 0 = it may not swap, where it is limited */
+	bool swap_known, swap_limited;
 	uint64_t pids;
 	struct berth_psi cpu_psi, mem_psi, io_psi; /* v2 alone */
 };

@@ -113,7 +113,8 @@ def test_usage_of_both(two):
     assert r.image_filesystems[0].used_bytes.value > 0 and r.image_filesystems[1].used_bytes.value == 0
     pod = two.run_pod(handler="copies")
     cid = two.run_ctr(pod, "sleep", "100")
-    assert two.rt.ContainerStats(pb().ContainerStatsRequest(container_id=cid)).stats.HasField("writable_layer")
+    layer = two.rt.ContainerStats(pb().ContainerStatsRequest(container_id=cid)).stats.writable_layer
+    assert layer.fs_id.mountpoint == places[1]
     assert {p.instance for p in two.admin.Plugins(stubs()[2].PluginsRequest()).plugins} == {
         "storage-overlay", "fake", "runc", "copies"}
 

@@ -55,6 +55,7 @@ static void version_2(void **state)
 	assert_int_equal(u.major_page_faults, 3);
 	assert_true(u.swap_known);
 	assert_int_equal(u.swap_usage, 7);
+	assert_true(u.swap_limited);
 	assert_int_equal(u.swap_limit, 50);
 	assert_int_equal(u.cpu_ns, 5000000);
 	assert_int_equal(u.pids, 4);
@@ -63,6 +64,14 @@ static void version_2(void **state)
 	assert_true(u.cpu_psi.some.avg10 > 1.4 && u.cpu_psi.full.avg300 > 0.2);
 	assert_false(u.io_psi.known);
 	assert_true(u.when_ns > 0);
+	put("pod/ctr/memory.swap.max", "0\n");
+	assert_int_equal(berth_cgroup_usage(dir, true, "/pod/ctr", &u), 0);
+	assert_true(u.swap_limited);
+	assert_int_equal(u.swap_limit, 0);
+	put("pod/ctr/memory.swap.max", "max\n");
+	assert_int_equal(berth_cgroup_usage(dir, true, "/pod/ctr", &u), 0);
+	assert_true(u.swap_known);
+	assert_false(u.swap_limited);
 }
 
 static void version_1(void **state)
@@ -89,10 +98,16 @@ static void version_1(void **state)
 	assert_int_equal(berth_cgroup_usage(dir, false, "/c", &u), 0);
 	assert_int_equal(u.mem_limit, 8000);
 	assert_int_equal(u.swap_usage, 500);
+	assert_true(u.swap_limited);
 	assert_int_equal(u.swap_limit, 2000);
 	put("memory/c/memory.memsw.limit_in_bytes", "8000\n");
 	assert_int_equal(berth_cgroup_usage(dir, false, "/c", &u), 0);
+	assert_true(u.swap_limited);
 	assert_int_equal(u.swap_limit, 0);
+	put("memory/c/memory.memsw.limit_in_bytes", "9223372036854771712\n");
+	assert_int_equal(berth_cgroup_usage(dir, false, "/c", &u), 0);
+	assert_true(u.swap_known);
+	assert_false(u.swap_limited);
 }
 
 static void paths(void **state)
