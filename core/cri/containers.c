@@ -140,6 +140,7 @@ static Runtime__V1__ImageSpec *image_spec(struct berth_arena *a, const struct be
 	s->image = c->config->image->image;
 	s->image_ref = c->image_id;
 	s->user_specified_image = c->config->image->user_specified_image;
+	s->runtime_handler = c->config->image->runtime_handler;
 	s->annotations = c->config->image->annotations;
 	s->n_annotations = c->config->image->n_annotations;
 	return s;

@@ -7,7 +7,7 @@
 #include "container/exec.h"
 
 #define REPLY_OVERHEAD BERTH_KIB(64)
-#define MAX_TIMEOUT_S (7ll * 24 * 3600)
+#define MAX_TIMEOUT_S (7ll * 24 * 3600) /* what is longer is as good as this */
 
 static void over(const struct berth_exec_result *res, const struct berth_error *err, void *arg)
 {
@@ -42,7 +42,7 @@ HANDLER(berth_cri_exec_sync)
 
 	if (c && q->n_cmd == 0)
 		berth_error_set(&err, BERTH_INVALID_ARGUMENT, "container %s: cmd is empty", c->id);
-	else if (c && (q->timeout < 0 || q->timeout > MAX_TIMEOUT_S))
+	else if (c && q->timeout < 0)
 		berth_error_set(&err, BERTH_INVALID_ARGUMENT,
 		        "container %s: timeout %lld is out of range", c->id, (long long)q->timeout);
 	else if (c && c->phase != BERTH_CTR_RUNNING)
@@ -54,7 +54,8 @@ HANDLER(berth_cri_exec_sync)
 		return;
 	}
 	uint64_t max = d->config->cri.max_send_bytes;
-	struct berth_exec *e = berth_exec_sync(c, q->n_cmd, q->cmd, (uint64_t)q->timeout,
+	int64_t timeout = q->timeout < MAX_TIMEOUT_S ? q->timeout : MAX_TIMEOUT_S;
+	struct berth_exec *e = berth_exec_sync(c, q->n_cmd, q->cmd, (uint64_t)timeout,
 	        max > REPLY_OVERHEAD ? (size_t)max - REPLY_OVERHEAD : (size_t)max, over, call);
 	berth_grpc_on_cancel(call, abandoned, e);
 }

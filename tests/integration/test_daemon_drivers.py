@@ -87,6 +87,18 @@ def test_images_go_where_their_handler_says(two):
         two.img.PullImage(pb().PullImageRequest(image=pb().ImageSpec(image="x/y:1", runtime_handler="nothing")))
 
 
+def test_a_container_tells_the_handler_of_its_image(two):
+    i = load(two, handler="copies")
+    pod = two.run_pod(handler="copies")
+    config = two.ctr_config("sleep", "100")
+    config.image.MergeFrom(pb().ImageSpec(runtime_handler="copies", annotations={"a": "b"}))
+    cid = two.create(pod, config=config)
+    two.restart()
+    for spec in (two.status(cid).image, two.ctrs()[0].image):
+        assert (spec.runtime_handler, dict(spec.annotations), spec.image_ref) == ("copies", {"a": "b"}, i)
+    assert images(two)[i].spec.runtime_handler == "", "it is one image for all handlers"
+
+
 def test_removal_from_one_driver(two):
     i = load(two)
     other = load(two, busybox_image(more=[pullharness.Tar().add("three", data="3")]), name="localhost/other:1")

@@ -69,6 +69,12 @@ def test_a_timeout_kills_all_descendants(real, ctr):
     assert real.exec(ctr, "true").exit_code == 0
 
 
+def test_a_timeout_may_be_any_number_of_seconds(real, ctr):
+    """A probe's timeoutSeconds is an int32."""
+    for timeout in (7 * 24 * 3600, 7 * 24 * 3600 + 1, 2 ** 31 - 1, 2 ** 63 - 1):
+        assert real.exec(ctr, "echo", "x", timeout=timeout).stdout == b"x\n"
+
+
 def test_a_deadline_of_the_call_kills_too(real, ctr):
     with fails("DEADLINE_EXCEEDED"):
         real.exec(ctr, "sh", "-c", "sleep 54322; true", rpc_timeout=1)
