@@ -10,6 +10,7 @@
 #include "config/config.h"
 #include "loop/pool.h"
 #include "plugin/host.h"
+#include "pod/gate.h"
 #include "spec/spec.h"
 
 struct berth_pods;
@@ -87,6 +88,7 @@ struct berth_daemon {
 	struct berth_shortnames *shortnames;   /* of images.registries; NULL = could not be read */
 	char **pull_cgroup;                    /* cgroup.procs files that pullers enter, or NULL */
 	char *pod_cidr;                        /* UpdateRuntimeConfig; shown, not used */
+	struct berth_gate pod_cidr_gate;
 	struct berth_counts counts;
 	struct berth_metrics *metrics; /* NULL = not served */
 	bool draining;

@@ -209,6 +209,7 @@ static int open_up(struct process *p, struct berth_error **ret_err)
 	                .max_send_bytes = (size_t)c->cri.max_send_bytes,
 	                .observe = on_call,
 	                .observe_arg = p});
+	berth_cri_load_pod_cidr(&p->d);
 	berth_grpc_server_add(p->server, "runtime.v1.RuntimeService", berth_runtime_service, &p->d);
 	berth_grpc_server_add(p->server, "runtime.v1.ImageService", berth_image_service, &p->d);
 	berth_grpc_server_add(p->server, "berth.admin.v1.Admin", berth_admin_service, &p->d);

@@ -2,11 +2,17 @@
 #include "cri/service.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/fd.h"
+#include "base/log.h"
 #include "berth-config.h"
+
+#define POD_CIDR_MAX 256 /* two networks */
 
 HANDLER(berth_cri_version)
 {
@@ -66,8 +72,9 @@ static char *verbose_config(struct berth_daemon *d)
 		berth_config_print(f, d->config);
 		fclose(f);
 	}
-	json_t *j = json_pack("{s:s, s:s?, s:s}", "runtime", BERTH_RUNTIME_NAME " " BERTH_VERSION,
-	        "effectiveConfig", text, "socket", d->config->cri.listen);
+	json_t *j = json_pack("{s:s, s:s?, s:s, s:s?}", "runtime",
+	        BERTH_RUNTIME_NAME " " BERTH_VERSION, "effectiveConfig", text, "socket",
+	        d->config->cri.listen, "podCIDR", d->pod_cidr);
 	char *json = json_dumps(j, JSON_COMPACT);
 	json_decref(j);
 	free(text);
@@ -140,30 +147,108 @@ static bool cidr_ok(const char *text)
 	return bits > 0 && end != slash + 1 && !*end && prefix >= 0 && prefix <= bits;
 }
 
+/* One, or for a dual stack more, joined by commas. *ret_bad: the first that is none. */
+static bool cidrs_ok(const char *text, char **ret_bad)
+{
+	_cleanup_free_ char *copy = berth_strdup(text);
+	char *save = NULL;
+
+	for (char *one = strtok_r(copy, ",", &save); one; one = strtok_r(NULL, ",", &save)) {
+		if (!cidr_ok(one)) {
+			*ret_bad = berth_strdup(one);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* It is the node's own, and a kubelet says it once: it does not say it again to another berthd. */
+void berth_cri_load_pod_cidr(struct berth_daemon *d)
+{
+	_cleanup_free_ char *path = berth_path(d->config->run, "pod_cidr", NULL), *text = NULL,
+	                    *bad = NULL;
+	int r = berth_read_file(AT_FDCWD, path, POD_CIDR_MAX, &text, NULL);
+
+	if (r == 0 && *text && cidrs_ok(text, &bad))
+		d->pod_cidr = berth_take(text);
+	else if (r != -ENOENT)
+		berth_log_warn("what UpdateRuntimeConfig said last cannot be read", "path", path,
+		        "error", r < 0 ? strerror(-r) : "not a CIDR");
+}
+
+struct pod_cidr {
+	struct berth_daemon *d;
+	struct berth_grpc_call *call;
+	char *text;
+	struct berth_error *err;
+};
+
+static void cidr_save(void *arg)
+{
+	struct pod_cidr *p = arg;
+	_cleanup_free_ char *path = berth_path(p->d->config->run, "pod_cidr", NULL);
+	int r = berth_write_file_atomic(AT_FDCWD, path, p->text, strlen(p->text), 0644, false);
+
+	if (r < 0)
+		berth_error_errno(&p->err, r, "%s", path);
+}
+
+static void cidr_over(void *arg)
+{
+	struct pod_cidr *p = arg;
+	struct berth_daemon *d = p->d;
+	Runtime__V1__UpdateRuntimeConfigResponse r =
+	        RUNTIME__V1__UPDATE_RUNTIME_CONFIG_RESPONSE__INIT;
+
+	if (p->err) {
+		berth_grpc_fail(p->call, p->err);
+	} else {
+		free(d->pod_cidr);
+		d->pod_cidr = berth_take(p->text);
+		berth_grpc_reply(p->call, &r.base);
+	}
+	berth_error_free(p->err);
+	free(p->text);
+	free(p);
+	berth_gate_leave(&d->pod_cidr_gate);
+}
+
+static void cidr_turn(void *arg)
+{
+	struct pod_cidr *p = arg;
+	bool same = p->d->pod_cidr && strcmp(p->d->pod_cidr, p->text) == 0;
+
+	if (!same && berth_work(p->d->flows, p->d->loop, cidr_save, cidr_over, p) == 0)
+		return;
+	if (!same)
+		berth_error_set(
+		        &p->err, BERTH_RESOURCE_EXHAUSTED, "too many requests are under way");
+	cidr_over(p);
+}
+
 HANDLER(berth_cri_update_runtime_config)
 {
 	const Runtime__V1__UpdateRuntimeConfigRequest *q = (const void *)request;
-	struct berth_daemon *d = arg;
 	Runtime__V1__UpdateRuntimeConfigResponse r =
 	        RUNTIME__V1__UPDATE_RUNTIME_CONFIG_RESPONSE__INIT;
 	const char *cidr = q->runtime_config && q->runtime_config->network_config
 	                           ? q->runtime_config->network_config->pod_cidr
 	                           : "";
+	_cleanup_free_ char *bad = NULL;
 
-	/* Empty: nothing to change. Dual stack: two, joined by a comma. */
-	_cleanup_free_ char *copy = berth_strdup(cidr);
-	char *save = NULL;
-	for (char *one = strtok_r(copy, ",", &save); one; one = strtok_r(NULL, ",", &save)) {
-		if (!cidr_ok(one)) {
-			berth_grpc_failf(call, BERTH_INVALID_ARGUMENT,
-			        "runtime_config.network_config.pod_cidr: \"%.100s\" is no CIDR",
-			        one);
-			return;
-		}
+	if (strlen(cidr) > POD_CIDR_MAX || !cidrs_ok(cidr, &bad)) {
+		berth_grpc_failf(call, BERTH_INVALID_ARGUMENT,
+		        "runtime_config.network_config.pod_cidr: \"%.100s\" is no CIDR",
+		        bad ? bad : cidr);
+		return;
 	}
-	if (*cidr) {
-		free(d->pod_cidr);
-		d->pod_cidr = berth_strdup(cidr);
+	if (!*cidr) { /* nothing to change */
+		berth_grpc_reply(call, &r.base);
+		return;
 	}
-	berth_grpc_reply(call, &r.base);
+	struct pod_cidr *p = berth_new(struct pod_cidr);
+	p->d = arg;
+	p->call = call;
+	p->text = berth_strdup(cidr);
+	berth_gate_enter(&p->d->pod_cidr_gate, cidr_turn, p);
 }

@@ -91,6 +91,9 @@ void berth_cri_on_change(
         struct berth_daemon *d, enum berth_change change, const char *id, struct berth_pod *pod);
 void berth_cri_end_events(struct berth_daemon *d);
 
+/* [loop] At the start: what the last UpdateRuntimeConfig of this boot said. */
+void berth_cri_load_pod_cidr(struct berth_daemon *d);
+
 /* A list streamed has at most so many items in a message. */
 #define BERTH_STREAM_ITEMS 100
 

@@ -9,7 +9,7 @@ import pytest
 
 import daemon
 import pullharness
-from daemon import IMAGE, busybox_image, built, needs_daemon, pb
+from daemon import IMAGE, busybox_image, built, fails, needs_daemon, pb
 
 pytestmark = needs_daemon
 
@@ -235,6 +235,37 @@ def test_check_reads_the_network_that_counts(make_daemon):
 
 
 # ---- berthctl ----
+
+def test_the_pod_cidr_is_kept(make_daemon):
+    """A kubelet tells it once, and nothing of it to a berthd that comes after."""
+    m = pb()
+    d = make_daemon(image=False)
+
+    def told(text):
+        d.rt.UpdateRuntimeConfig(m.UpdateRuntimeConfigRequest(
+            runtime_config=m.RuntimeConfig(network_config=m.NetworkConfig(pod_cidr=text))), timeout=20)
+
+    def shown():
+        return json.loads(d.rt.Status(m.StatusRequest(verbose=True), timeout=20).info["config"]).get("podCIDR")
+
+    assert shown() is None
+    told("10.1.0.0/16")
+    told("10.2.0.0/16,fd00::/64")
+    told("")  # nothing to change
+    assert shown() == "10.2.0.0/16,fd00::/64"
+    d.kill9()
+    d.start()
+    assert shown() == "10.2.0.0/16,fd00::/64"
+    with fails("INVALID_ARGUMENT", "pod_cidr"):
+        told("10.0.0.0/33")
+    d.stop()
+    with open(f"{d.run}/pod_cidr", "w") as f:
+        f.write("10.2.0.0/x")
+    d.start()
+    assert shown() is None
+    told("10.3.0.0/16")
+    assert shown() == "10.3.0.0/16"
+
 
 @pytest.fixture
 def ctl(make_daemon):
