@@ -4,7 +4,7 @@
  *   snapshots PLUGIN.so STATE-DIR CONFIG-JSON [ROUNDS [LISTED]]
  *
  * Prints milliseconds, a line for each round: prepare and mount, unmount and remove; at the end the
- * list of LISTED snapshots. `tests/bench/devmapper` runs it by turns with containerd. */
+ * list of LISTED snapshots. `tests/bench/snapshots` runs it by turns with containerd. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
