@@ -126,22 +126,9 @@ def test_a_daemon_that_is_killed(daemon):
 
 
 @needs_aufs
-def test_many_layers(daemon):
-    d = daemon
-    more = [Tar().add(f"n/{i}", data=str(i)).add("top", data=str(i)) for i in range(98)]
-    begin = time.monotonic()
-    d.import_image(busybox_image(more=more), name="localhost/t/hundred:1")
-    took = [time.monotonic() - begin]
-    pod = d.run_pod()
-    begin = time.monotonic()
-    cid = d.run_ctr(pod, "sleep", "1000", image="localhost/t/hundred:1")
-    took.append(time.monotonic() - begin)
-    assert d.sh(cid, "ls n | wc -l; cat top n/0 n/97") == "98\n97097"
-    d.sh(cid, "rm -r n/0 n/97 && echo w >n/50")
-    assert d.sh(cid, "ls n | wc -l; cat n/50") == "96\nw\n"
-    print("100 layers: import %.1f s, create and start %.1f s" % tuple(took))
+def test_more_layers_than_branches(daemon):
     with pytest.raises(grpc.RpcError) as e:
-        d.import_image(busybox_image(more=more + [Tar().add(f"m{i}") for i in range(27)]), name="localhost/t/more:1")
+        daemon.import_image(busybox_image(more=[Tar().add(f"m{i}") for i in range(125)]), name="localhost/t/more:1")
     assert e.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED and "126 layers" in e.value.details()
 
 

@@ -23,8 +23,10 @@ def missing():
         return why
     if not daemon.built(f"plugins/{NAME}/{NAME}.so"):
         return f"the build has no {NAME}"
-    if not os.path.exists("/dev/mapper/control"):
-        return "needs a device mapper: there is no /dev/mapper/control"
+    try:  # dmsetup makes the node even where the kernel has none
+        os.close(os.open("/dev/mapper/control", os.O_RDWR))
+    except OSError as e:
+        return f"needs a device mapper: {e}"
     for tool in ("dmsetup", "thin_check", "mkfs.ext4"):
         if not shutil.which(tool):
             return f"needs {tool}"
@@ -50,15 +52,19 @@ class Thin(daemon.Daemon):
     def state(self):
         return f"{self.root}/plugins/{NAME}"
 
+    @property
+    def tag_of_pool(self):
+        """What the names of its devices begin with, after "berth-"."""
+        with open(f"{self.state}/pool") as f:
+            return re.search("tag=([0-9a-f]+)", f.read())[1]
+
     def devices(self):
         """Active ones but the pool."""
-        tag = re.search("tag=([0-9a-f]+)", open(f"{self.state}/pool").read()).group(1)
-        return [line.split()[0] for line in sh("dmsetup ls").splitlines() if re.match(rf"berth-{tag}-\d", line)]
+        return [line.split()[0] for line in sh("dmsetup ls").splitlines() if re.match(rf"berth-{self.tag_of_pool}-\d", line)]
 
     def used(self):
         """Blocks of the pool."""
-        tag = re.search("tag=([0-9a-f]+)", open(f"{self.state}/pool").read()).group(1)
-        return int(sh(f"dmsetup status berth-{tag}-pool").split()[5].split("/")[0])
+        return int(sh(f"dmsetup status berth-{self.tag_of_pool}-pool").split()[5].split("/")[0])
 
     def force(self):
         super().hang_up()
@@ -68,8 +74,7 @@ class Thin(daemon.Daemon):
         for m in sorted(self.mounts(), reverse=True):
             subprocess.run(["umount", "-l", m], stderr=subprocess.DEVNULL)
         if os.path.exists(f"{self.state}/pool"):
-            tag = re.search("tag=([0-9a-f]+)", open(f"{self.state}/pool").read()).group(1)
-            for d in self.devices() + [f"berth-{tag}-pool"]:
+            for d in self.devices() + [f"berth-{self.tag_of_pool}-pool"]:
                 subprocess.run(["dmsetup", "remove", "--retry", d], stderr=subprocess.DEVNULL)
         super().force()
 
