@@ -1,6 +1,6 @@
 #!/bin/bash
-# plugin_check.sh CHECK HELPERS PLUGIN.so [OPTION...]: the short form of berth-plugin-check for one of our own plugins, with
-# the configuration that it needs. CHECK --list alone: does docs/plugin-check.md say what is tested?
+# plugin_check.sh CHECK HELPERS PLUGIN.so [--full] [OPTION...]: the short form of berth-plugin-check, or all of it, for one of
+# our own plugins, with the configuration that it needs. CHECK --list alone: does docs/plugin-check.md say what is tested?
 set -u
 root=$(cd "$(dirname "$0")/../.." && pwd)
 check=$1
@@ -16,7 +16,8 @@ if [ "$2" = --list ]; then
 	exit 1
 fi
 
-args=(--brief --helpers "$2")
+args=(--helpers "$2") more=("${@:4}")
+if [ "${more[0]:-}" = --full ]; then more=("${more[@]:1}"); else args+=(--brief); fi
 echo '{}' >"$tmp/config.yaml"
 skip() { echo "skipped: $*"; exit 77; }
 
@@ -36,8 +37,11 @@ loop_pool() {
 	dmsetup version >/dev/null 2>&1 || skip "no device mapper here"
 	args+=(--state "$tmp/state")
 	echo "{loop_size: 4G, base_size: 64M}" >"$tmp/config.yaml"
-	trap 'for i in 1 2 3; do
-			dmsetup ls | awk "/^berth-/ { print \$1 }" | xargs -r -n 1 dmsetup remove --retry >/dev/null 2>&1
+	# Others on this machine have pools of their own.
+	trap 'tag=$(find "$tmp/state" -name pool -exec sed -n "s/.*tag=\([0-9a-f]*\).*/\1/p" {} + | head -n 1)
+		for i in 1 2 3; do
+			dmsetup ls | awk -v own="berth-${tag:-none}-" "index(\$1, own) == 1 { print \$1 }" |
+				xargs -r -n 1 dmsetup remove --retry >/dev/null 2>&1
 		done
 		losetup -n -O NAME,BACK-FILE | awk -v d="$tmp/" "index(\$2, d) == 1 { print \$1 }" | xargs -r losetup -d
 		rm -rf "$tmp"' EXIT
@@ -49,6 +53,10 @@ storage-btrfs.so)
 	echo 'quota: full' >"$tmp/config.yaml"
 	;;
 storage-devmapper.so) loop_pool ;;
+storage-aufs.so)
+	grep -qw aufs /proc/filesystems || modprobe -q aufs 2>/dev/null || skip "this kernel has no aufs"
+	loop_fs ext4 # on what nodes have; its user attributes are more than those of a tmpfs
+	;;
 storage-* | fake.so)
 	# In memory: each commit syncs the file system, and that of a busy machine has much to write.
 	[ -w /dev/shm ] && args+=(--dir /dev/shm)
@@ -68,4 +76,4 @@ runtime-runc.so)
 	;;
 esac
 export TSAN_OPTIONS="${TSAN_OPTIONS:-} atexit_sleep_ms=0" # each test is a process
-"$check" "${args[@]}" --config "$tmp/config.yaml" "${@:4}" "$3"
+"$check" "${args[@]}" --config "$tmp/config.yaml" "${more[@]}" "$3"
