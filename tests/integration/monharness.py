@@ -152,7 +152,7 @@ class Container:
         end = time.monotonic() + timeout
         os.set_blocking(self.sync, False)
         while True:
-            assert time.monotonic() < end, "no report"
+            assert time.monotonic() < end, f"no report: not within {timeout} s:" + self.seen(self.proc.pid)
             try:
                 got = os.read(self.sync, 65536)
             except BlockingIOError:
@@ -197,9 +197,20 @@ class Container:
         self.connect(s, "attach")
         return s
 
+    def wait_for_program(self, name):
+        """`start` returns before the init has become the program. What is sent meanwhile is for the runtime's own init to
+        handle, and is lost where its exec ends the thread that does: one signal in some thousands on a busy machine."""
+        def comm():
+            with open(f"/proc/{self.init}/comm") as f:
+                return f.read().strip()
+        wait_for(lambda: comm() == name)
+
     def wait(self, timeout=20):
         """The monitor's end; the exit record."""
-        code = self.proc.wait(timeout)
+        try:
+            code = self.proc.wait(timeout)
+        except subprocess.TimeoutExpired as e:
+            raise AssertionError(f"not within {timeout} s:" + self.seen(self.proc.pid) + self.seen(self.init)) from e
         self.stderr.seek(0)
         words = self.stderr.read()
         assert code == 0 and b"ERROR" not in words, (code, words)
@@ -229,6 +240,22 @@ class Container:
 
     def text(self, stream="stdout", path=None):
         return b"".join(m + (b"\n" if t == "F" else b"") for s, t, m in self.log(path) if s == stream)
+
+    @staticmethod
+    def seen(pid):
+        """What the kernel tells of a process and of its children, for a test that failed."""
+        out = f"\n{pid}"
+        for name in ("wchan", "status"):
+            try:
+                with open(f"/proc/{pid}/{name}") as f:
+                    out += f"\n{name}: {f.read()}"
+            except OSError as e:
+                out += f"\n{name}: {e}"
+        try:
+            with open(f"/proc/{pid}/task/{pid}/children") as f:
+                return out + "".join(Container.seen(child) for child in f.read().split())
+        except OSError:
+            return out
 
     def status(self):
         with open(f"/proc/{self.proc.pid}/status") as f:

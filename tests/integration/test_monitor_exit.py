@@ -22,6 +22,7 @@ def test_exit_codes(containers, code):
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
 def test_signals(containers, sig):
     c = containers(["sleep", "100"], host_pid=True)
+    c.wait_for_program("sleep")
     os.kill(c.init, sig)
     rec = c.wait()
     assert rec["known"] is True and rec["signal"] == sig and "code" not in rec
