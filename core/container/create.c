@@ -1,4 +1,5 @@
 /* CreateContainer and StartContainer as the loop sees them. */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -305,6 +306,24 @@ struct start {
 	void *arg;
 };
 
+/* A start that failed may have come as far as the program, or leaves the runtime's own init
+ * waiting: the container is told to have ended, so nothing of it may run on. [worker] */
+static void end_half_started(struct berth_container *c, const char *bundle)
+{
+	struct berth_ctr_args args = {
+	        .size = sizeof(args), .id = c->id, .bundle = bundle, .signal = SIGKILL};
+	_cleanup_(berth_call_freep) struct berth_call *call =
+	        berth_call_new(c->pod->handler->instance, BERTH_OP_RUNTIME_KILL, c->id);
+	struct berth_error *err = NULL;
+
+	if (berth_call_run(call, &args, NULL, &err) == 0)
+		return;
+	if (err->code != BERTH_NOT_FOUND)
+		berth_log_warn("what a failed start may have left was not killed", "container",
+		        c->id, "error", err->msg);
+	berth_error_free(err);
+}
+
 static void start_work(void *arg)
 {
 	struct start *s = arg;
@@ -317,6 +336,7 @@ static void start_work(void *arg)
 	berth_fault("ctr-start-before");
 	if (berth_call_run(call, &args, NULL, &s->err) < 0) {
 		berth_error_wrap(&s->err, "container %s: start", c->id);
+		end_half_started(c, bundle);
 		return;
 	}
 	berth_fault("ctr-start-after");

@@ -1,10 +1,12 @@
-"""Containers that are created and started while their pod ends; over the fake plugin, which can be slow anywhere."""
+"""Ends that come in the middle: of a pod while containers are created and started, over the fake plugin, which can be
+slow anywhere; of a start that fails."""
+import json
 import os
 import time
 
 import pytest
 
-from daemon import built, fails, pb, wait_for
+from daemon import RUNTIMES, built, fails, pb, wait_for
 
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
               pytest.mark.skipif(not built("tests/fake/fake.so"), reason="the build has no fake plugin")]
@@ -79,3 +81,31 @@ def test_an_end_that_failed_is_final_and_tried_again(fake, how):
     fake.inject()
     ending(fake, pod, how).result()
     check_ended(fake, pod, how, [cid])
+
+
+# As the runtime that was killed, or that ran out of something, just after the program had begun; and just before.
+@pytest.mark.parametrize("when", ["after", "before"])
+def test_nothing_runs_on_of_a_start_that_failed(make_daemon, when):
+    d = make_daemon(start=False)
+    over = f'"{RUNTIMES["runc"]}" "$@"; ' if when == "after" else ""
+    with open(f"{d.tmp}/half", "w") as f:
+        f.write(f"""#!/bin/sh
+for word; do [ "$word" = start ] && {{ {over}echo half a start >&2; exit 1; }}; done
+exec "{RUNTIMES["runc"]}" "$@"
+""")
+    os.chmod(f"{d.tmp}/half", 0o755)
+    d.write_config({"runtimes": {"default": "runc", "handlers": {"runc": {
+        "plugin": "runtime-runc", "path": f"{d.tmp}/half", "root": f"{d.tmp}/runc"}}}})
+    d.start()
+    d.image_id = d.import_image()
+    pod = d.run_pod(host_network=False)
+    cid = d.create(pod, "sleep", "1000")
+    with open(f"{d.run}/containers/{cid}/monitor.json") as f:
+        pid = json.load(f)["pid"]
+    with fails("INTERNAL|UNKNOWN|FAILED_PRECONDITION", "half a start", cid):
+        d.start_ctr(cid)
+    s = d.status(cid)
+    assert s.state == pb().CONTAINER_EXITED and "half a start" in s.message
+    wait_for(lambda: not os.path.exists(f"/proc/{pid}"))
+    d.remove_pod(pod)
+    d.check_clean()
