@@ -15,6 +15,7 @@ enum berth_pod_phase {
 	BERTH_POD_READY,
 	BERTH_POD_STOPPED,
 	BERTH_POD_REMOVING, /* gone for clients; recovery ends the removal */
+	BERTH_POD_ENDING,   /* in a record alone: ready, and `ending` */
 };
 
 struct berth_container;

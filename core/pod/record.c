@@ -108,6 +108,7 @@ static const char *const phases[] = {
         [BERTH_POD_READY] = "ready",
         [BERTH_POD_STOPPED] = "stopped",
         [BERTH_POD_REMOVING] = "removing",
+        [BERTH_POD_ENDING] = "ready",
 };
 
 int berth_pod_save(struct berth_pod *p, enum berth_pod_phase phase, struct berth_error **ret_err)
@@ -116,10 +117,10 @@ int berth_pod_save(struct berth_pod *p, enum berth_pod_phase phase, struct berth
 	json_t *ips = json_array();
 	for (char **ip = p->ips; ip && *ip; ip++)
 		json_array_append_new(ips, json_string(*ip));
-	json_t *j = json_pack("{s:s, s:s, s:I, s:s, s:o, s:b, s:b, s:s?}", "phase", phases[phase],
-	        "id", p->id, "created_ns", (json_int_t)p->created_ns, "handler", p->handler_name,
-	        "ips", ips, "network", p->has_network, "shared_pid", p->shared_pid, "sandbox_state",
-	        p->sandbox_state);
+	json_t *j = json_pack("{s:s, s:b, s:s, s:I, s:s, s:o, s:b, s:b, s:s?}", "phase",
+	        phases[phase], "ending", phase == BERTH_POD_ENDING, "id", p->id, "created_ns",
+	        (json_int_t)p->created_ns, "handler", p->handler_name, "ips", ips, "network",
+	        p->has_network, "shared_pid", p->shared_pid, "sandbox_state", p->sandbox_state);
 	return berth_record_save(dir, "pod.json", j, &p->config->base, ret_err);
 }
 
@@ -148,10 +149,11 @@ struct berth_pod *berth_pod_load(
 			p->ips = berth_strv_append(p->ips, json_string_value(ip));
 		const char *phase = json_string_value(json_object_get(j, "phase"));
 		p->phase = BERTH_POD_CREATING;
-		for (size_t n = 0; n < BERTH_ARRAY_LEN(phases); n++) {
+		for (size_t n = 0; n < BERTH_POD_ENDING; n++) {
 			if (phase && strcmp(phase, phases[n]) == 0)
 				p->phase = (enum berth_pod_phase)n;
 		}
+		p->ending = json_is_true(json_object_get(j, "ending"));
 	} else {
 		berth_error_set(ret_err, BERTH_DATA_LOSS, "%s: a pod without metadata", dir);
 	}

@@ -246,15 +246,11 @@ static void container_over(const struct berth_error *err, void *arg)
 	}
 }
 
-static void ending_turn(void *arg)
+static void end_containers(void *arg)
 {
 	struct ending *e = arg;
 	struct berth_pod *p = e->pod;
 
-	if (!p->in_table || (p->phase == BERTH_POD_STOPPED && !e->remove)) {
-		ending_over(e); /* somebody else has done it */
-		return;
-	}
 	e->waiting = 1;
 	for (struct berth_container *c = p->containers, *next; c; c = next) {
 		next = c->next;
@@ -265,6 +261,35 @@ static void ending_turn(void *arg)
 			berth_container_stop(c, 0, container_over, e);
 	}
 	container_over(NULL, e);
+}
+
+/* What comes after may take the network and then fail, or we die: whoever reads the record is not
+ * to take the rest for a pod that is ready. Where it cannot be written the end goes on all the
+ * same. */
+static void begin_work(void *arg)
+{
+	struct ending *e = arg;
+	struct berth_error *err = NULL;
+
+	if (berth_pod_save(e->pod, BERTH_POD_ENDING, &err) < 0) {
+		berth_log_warn("the begin of a pod's end was not written down", "pod", e->pod->id,
+		        "error", err->msg);
+		berth_error_free(err);
+	}
+	berth_fault("pod-ending");
+}
+
+static void ending_turn(void *arg)
+{
+	struct ending *e = arg;
+	struct berth_pod *p = e->pod;
+	struct berth_daemon *d = p->d;
+
+	if (!p->in_table || (p->phase == BERTH_POD_STOPPED && !e->remove))
+		ending_over(e); /* somebody else has done it */
+	else if (p->phase != BERTH_POD_READY ||
+	         berth_work(d->flows, d->loop, begin_work, end_containers, e) < 0)
+		end_containers(e);
 }
 
 static void end_pod(struct berth_pod *p, bool remove, berth_done_fn done, void *arg)

@@ -4,6 +4,7 @@ import json
 import os
 import time
 
+import grpc
 import pytest
 
 from daemon import RUNTIMES, built, fails, pb, wait_for
@@ -68,19 +69,39 @@ def test_a_pod_ends_while_a_container_is_being_created(fake, how, slow):
     check_ended(fake, pod, how, [creating.result().container_id])
 
 
+@pytest.mark.parametrize("restarted", [False, True])
 @pytest.mark.parametrize("how", ["stop", "remove"])
-def test_an_end_that_failed_is_final_and_tried_again(fake, how):
+def test_an_end_that_failed_is_final_and_tried_again(fake, how, restarted):
     pod = fake.run_pod(host_network=False)
     cid = fake.create(pod, "sh")
     fake.inject(fail_op="network.detach", fail_status=14)
     with fails("UNAVAILABLE", "network.detach"):
         ending(fake, pod, how).result()
     wait_for(lambda: fake.pod_status(pod).state == pb().SANDBOX_NOTREADY)
+    if restarted:
+        fake.kill9()
+        fake.start()
+        assert fake.pod_status(pod).state == pb().SANDBOX_NOTREADY
     with fails("FAILED_PRECONDITION", pod[0]):
         fake.create(pod, "sh", name="late")
     fake.inject()
     ending(fake, pod, how).result()
     check_ended(fake, pod, how, [cid])
+
+
+def test_killed_in_the_middle_of_a_stop_a_pod_is_not_ready(make_daemon):
+    d = make_daemon(fake=True, env={"BERTH_FAULT": "pod-ending"})
+    pod = d.run_pod(host_network=False)
+    cid = d.run_ctr(pod, "sh")
+    with pytest.raises(grpc.RpcError):
+        ending(d, pod, "stop").result()
+    d.dead()
+    d.env = {}
+    d.start()
+    with fails("FAILED_PRECONDITION", pod[0]):
+        d.create(pod, "sh", name="late")
+    ending(d, pod, "stop").result()
+    check_ended(d, pod, "stop", [cid])
 
 
 # As the runtime that was killed, or that ran out of something, just after the program had begun; and just before.
