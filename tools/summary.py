@@ -24,7 +24,8 @@ def integration(path):
         elif skip is not None:
             yield "skipped", name, skip.get("message") or ""
         else:
-            yield "passed", name, ""
+            again = case.find("properties/property[@name='run']") is not None
+            yield "passed", name, "again" if again else ""
 
 
 def vm(path):
@@ -49,6 +50,7 @@ def main(results):
     total = collections.Counter()
     reasons = collections.Counter()
     failed = []
+    again = []
     print("== summary")
     for part, reader, file in (("unit", unit, "unit.json"), ("integration", integration, "integration.xml"),
                                ("vm", vm, "vm[.-]*"), ("threads", unit, "threads.json"), ("fuzz", fuzz, "fuzz")):
@@ -64,6 +66,8 @@ def main(results):
                 failed.append(f"{part}: {name}")
             elif result == "skipped":
                 reasons[f"{part}: {why}"] += 1
+            elif why == "again":
+                again.append(f"{part}: {name}")
         if not count:
             failed.append(f"{part}: nothing ran")
         total += count
@@ -71,6 +75,8 @@ def main(results):
     print(f"{'all':12} {total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped")
     for why, n in sorted(reasons.items()):
         print(f"  skipped {n}: {why}")
+    for name in again:
+        print(f"  passed at the second try, it had not been patient enough: {name}")
     for name in failed:
         print(f"  failed: {name}")
     return 1 if failed or not total["passed"] else 0
