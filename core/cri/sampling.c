@@ -40,22 +40,30 @@ static void sample_layer(struct berth_container_sample *cs)
 	cs->layer_known = true;
 }
 
+static struct berth_cg_source source(const struct berth_sampling *s, const char *path)
+{
+	return (struct berth_cg_source){
+	        .mount = CGROUP_MOUNT, .path = path, .v2 = s->d->host.cgroup_v2};
+}
+
 static void sample_container(struct berth_sampling *s, struct berth_container_sample *cs)
 {
 	_cleanup_free_ char *path = berth_cgroup_path_of(cs->c->cgroups_path);
+	struct berth_cg_source files = source(s, path);
 
 	sample_layer(cs); /* it outlives the cgroup */
-	if (berth_cgroup_usage(CGROUP_MOUNT, s->d->host.cgroup_v2, path, &cs->usage) < 0 ||
-	        !s->detailed)
+	if (berth_cgroup_usage(&files, &cs->usage) < 0 || !s->detailed)
 		return;
 	cs->detail = berth_new(struct berth_cgroup_detail);
-	berth_cgroup_read_detail(CGROUP_MOUNT, s->d->host.cgroup_v2, path, cs->c->pid, cs->detail);
+	berth_cgroup_read_detail(&files, cs->c->pid, cs->detail);
 }
 
 static void sample_pod(struct berth_sampling *s, struct berth_pod_sample *p)
 {
+	struct berth_cg_source files = source(s, p->cgroup);
+
 	if (p->cgroup)
-		(void)!berth_cgroup_usage(CGROUP_MOUNT, s->d->host.cgroup_v2, p->cgroup, &p->usage);
+		(void)!berth_cgroup_usage(&files, &p->usage);
 }
 
 /* Not through a container's process: a pod has its network while nothing runs in it, too. */

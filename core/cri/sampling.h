@@ -6,6 +6,7 @@
 #include "cri/service.h"
 #include "stats/cgroup.h"
 #include "stats/detail.h"
+#include "stats/netdev.h"
 
 #define BERTH_LIMIT_INTERFACES 16 /* of one pod */
 

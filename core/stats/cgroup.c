@@ -1,14 +1,12 @@
 #include "stats/cgroup.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/fd.h"
 #include "base/mem.h"
-#include "stats/files.h"
 
 static void parse_pressure(const char *line, struct berth_pressure *p)
 {
@@ -75,51 +73,17 @@ static void read_v2(const struct berth_cg_source *s, struct berth_cgroup_usage *
 	read_psi(s, "io.pressure", &u->io_psi);
 }
 
-int berth_cgroup_usage(const char *mount, bool v2, const char *path, struct berth_cgroup_usage *ret)
+int berth_cgroup_usage(const struct berth_cg_source *s, struct berth_cgroup_usage *ret)
 {
-	struct berth_cg_source s = {.mount = mount, .path = path, .v2 = v2};
-
 	memset(ret, 0, sizeof(*ret));
-	if (!berth_cg_number(
-	            &s, "memory", v2 ? "memory.current" : "memory.usage_in_bytes", &ret->mem_usage))
+	if (!berth_cg_number(s, "memory", s->v2 ? "memory.current" : "memory.usage_in_bytes",
+	            &ret->mem_usage))
 		return -ENOENT;
-	if (v2)
-		read_v2(&s, ret);
+	if (s->v2)
+		read_v2(s, ret);
 	else
-		read_v1(&s, ret);
+		read_v1(s, ret);
 	ret->mem_limit = berth_cg_limit(ret->mem_limit);
 	ret->when_ns = berth_realtime_ns();
 	return 0;
-}
-
-unsigned int berth_interfaces(const char *text, struct berth_interface *ret, unsigned int n)
-{
-	unsigned int found = 0;
-
-	for (const char *line = text; line && *line && found < n;) {
-		const char *colon = strchr(line, ':'), *end = strchr(line, '\n');
-		unsigned long long v[12] = {0};
-		while (*line == ' ')
-			line++;
-		if (colon && (!end || colon < end) && colon - line < 16 &&
-		        sscanf(colon + 1,
-		                " %llu %llu %llu %llu %llu %llu %llu %llu %llu %llu %llu %llu",
-		                &v[0], &v[1], &v[2], &v[3], &v[4], &v[5], &v[6], &v[7], &v[8],
-		                &v[9], &v[10], &v[11]) == 12 &&
-		        strncmp(line, "lo:", 3) != 0) {
-			struct berth_interface *i = &ret[found++];
-			memset(i, 0, sizeof(*i));
-			memcpy(i->name, line, (size_t)(colon - line));
-			i->rx_bytes = v[0];
-			i->rx_packets = v[1];
-			i->rx_errors = v[2];
-			i->rx_dropped = v[3];
-			i->tx_bytes = v[8];
-			i->tx_packets = v[9];
-			i->tx_errors = v[10];
-			i->tx_dropped = v[11];
-		}
-		line = end ? end + 1 : NULL;
-	}
-	return found;
 }

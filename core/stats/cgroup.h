@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "stats/files.h"
+
 struct berth_pressure { /* one line of a pressure file: percent, and microseconds in all */
 	double avg10, avg60, avg300;
 	uint64_t total_us;
@@ -25,19 +27,7 @@ struct berth_cgroup_usage {
 	struct berth_psi cpu_psi, mem_psi, io_psi; /* v2 alone */
 };
 
-/* `mount`: where cgroups are mounted ("/sys/fs/cgroup"); `path`: "/parent/id". Returns 0, or
- * -ENOENT where the cgroup is gone. */
-int berth_cgroup_usage(
-        const char *mount, bool v2, const char *path, struct berth_cgroup_usage *ret);
-
-/* Network interfaces from a process's /proc/PID/net/dev, without lo. Returns how many, at most n.
- */
-struct berth_interface {
-	char name[16];
-	uint64_t rx_bytes, rx_packets, rx_errors, rx_dropped;
-	uint64_t tx_bytes, tx_packets, tx_errors, tx_dropped;
-};
-unsigned int berth_interfaces(
-        const char *net_dev_text, struct berth_interface *ret, unsigned int n);
+/* Returns 0, or -ENOENT where the cgroup is gone. */
+int berth_cgroup_usage(const struct berth_cg_source *s, struct berth_cgroup_usage *ret);
 
 #endif

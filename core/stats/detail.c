@@ -10,7 +10,6 @@
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/mem.h"
-#include "stats/files.h"
 
 /* Beyond them a container's files and sockets are counted no further. */
 #define MAX_COUNTED_PROCESSES 256
@@ -260,19 +259,17 @@ static void read_v2(const struct berth_cg_source *s, struct berth_cgroup_detail 
 }
 
 void berth_cgroup_read_detail(
-        const char *mount, bool v2, const char *path, pid_t init, struct berth_cgroup_detail *ret)
+        const struct berth_cg_source *s, pid_t init, struct berth_cgroup_detail *ret)
 {
-	struct berth_cg_source s = {.mount = mount, .path = path, .v2 = v2};
-
 	memset(ret, 0, sizeof(*ret));
-	if (v2)
-		read_v2(&s, ret);
+	if (s->v2)
+		read_v2(s, ret);
 	else
-		read_v1(&s, ret);
+		read_v1(s, ret);
 	ret->mem_reservation = berth_cg_limit(ret->mem_reservation);
-	(void)berth_cg_number(&s, "pids", "pids.current", &ret->threads);
-	(void)berth_cg_number(&s, "pids", "pids.max", &ret->threads_max);
-	read_huge(&s, ret);
-	read_processes(&s, ret);
+	(void)berth_cg_number(s, "pids", "pids.current", &ret->threads);
+	(void)berth_cg_number(s, "pids", "pids.max", &ret->threads_max);
+	read_huge(s, ret);
+	read_processes(s, ret);
 	ret->nofile_soft = soft_nofile(init);
 }

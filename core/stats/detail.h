@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "stats/files.h"
+
 #define BERTH_LIMIT_BLOCK_DEVICES 32 /* of one cgroup; what comes behind them is left out */
 #define BERTH_LIMIT_PAGE_SIZES 4
 
@@ -40,10 +42,9 @@ struct berth_cgroup_detail {
 	uint64_t processes, fds, sockets, nofile_soft;
 };
 
-/* mount, v2 and path: as of berth_cgroup_usage(); init: the container's first process, 0 = none.
- * What cannot be read is 0. */
+/* init: the container's first process, 0 = none. What cannot be read is 0. */
 void berth_cgroup_read_detail(
-        const char *mount, bool v2, const char *path, pid_t init, struct berth_cgroup_detail *ret);
+        const struct berth_cg_source *s, pid_t init, struct berth_cgroup_detail *ret);
 
 /* "/dev/vda"; "" where it has no name. */
 void berth_block_device_name(unsigned int major, unsigned int minor, char *ret, size_t n);

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+/* mount: where cgroups are mounted ("/sys/fs/cgroup"); path: "/parent/id". */
 struct berth_cg_source {
 	const char *mount, *path;
 	bool v2;

@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "stats/cgroup.h"
 #include "stats/detail.h"
+#include "stats/netdev.h"
 
 static char dir[] = "/tmp/berth-stats-XXXXXX";
 
@@ -30,11 +31,23 @@ static void put(const char *name, const char *text)
 	        berth_write_file_atomic(AT_FDCWD, path, text, strlen(text), 0644, false), 0);
 }
 
+static int usage(bool v2, const char *path, struct berth_cgroup_usage *ret)
+{
+	struct berth_cg_source s = {.mount = dir, .path = path, .v2 = v2};
+	return berth_cgroup_usage(&s, ret);
+}
+
+static void read_detail(bool v2, const char *path, pid_t init, struct berth_cgroup_detail *ret)
+{
+	struct berth_cg_source s = {.mount = dir, .path = path, .v2 = v2};
+	berth_cgroup_read_detail(&s, init, ret);
+}
+
 static void version_2(void **state)
 {
 	struct berth_cgroup_usage u;
 	(void)state;
-	assert_int_equal(berth_cgroup_usage(dir, true, "/pod/ctr", &u), -ENOENT);
+	assert_int_equal(usage(true, "/pod/ctr", &u), -ENOENT);
 	put("pod/ctr/memory.current", "1000000\n");
 	put("pod/ctr/memory.max", "max\n");
 	put("pod/ctr/memory.stat",
@@ -46,7 +59,7 @@ static void version_2(void **state)
 	put("pod/ctr/cpu.pressure",
 	        "some avg10=1.50 avg60=2.00 avg300=3.00 total=42\nfull avg10=0.00 avg60=0.00 "
 	        "avg300=0.25 total=7\n");
-	assert_int_equal(berth_cgroup_usage(dir, true, "/pod/ctr", &u), 0);
+	assert_int_equal(usage(true, "/pod/ctr", &u), 0);
 	assert_int_equal(u.mem_usage, 1000000);
 	assert_int_equal(u.mem_working_set, 700000);
 	assert_int_equal(u.mem_rss, 400000);
@@ -65,11 +78,11 @@ static void version_2(void **state)
 	assert_false(u.io_psi.known);
 	assert_true(u.when_ns > 0);
 	put("pod/ctr/memory.swap.max", "0\n");
-	assert_int_equal(berth_cgroup_usage(dir, true, "/pod/ctr", &u), 0);
+	assert_int_equal(usage(true, "/pod/ctr", &u), 0);
 	assert_true(u.swap_limited);
 	assert_int_equal(u.swap_limit, 0);
 	put("pod/ctr/memory.swap.max", "max\n");
-	assert_int_equal(berth_cgroup_usage(dir, true, "/pod/ctr", &u), 0);
+	assert_int_equal(usage(true, "/pod/ctr", &u), 0);
 	assert_true(u.swap_known);
 	assert_false(u.swap_limited);
 }
@@ -84,7 +97,7 @@ static void version_1(void **state)
 	        "rss 1\ntotal_rss 2000\ntotal_inactive_file 6000\ntotal_pgfault 5\n");
 	put("cpuacct/c/cpuacct.usage", "123\n");
 	put("pids/c/pids.current", "2\n");
-	assert_int_equal(berth_cgroup_usage(dir, false, "/c", &u), 0);
+	assert_int_equal(usage(false, "/c", &u), 0);
 	assert_int_equal(u.mem_usage, 5000);
 	assert_int_equal(u.mem_working_set, 0); /* never below nothing */
 	assert_int_equal(u.mem_rss, 2000);
@@ -95,17 +108,17 @@ static void version_1(void **state)
 	put("memory/c/memory.limit_in_bytes", "8000\n");
 	put("memory/c/memory.memsw.usage_in_bytes", "5500\n");
 	put("memory/c/memory.memsw.limit_in_bytes", "10000\n");
-	assert_int_equal(berth_cgroup_usage(dir, false, "/c", &u), 0);
+	assert_int_equal(usage(false, "/c", &u), 0);
 	assert_int_equal(u.mem_limit, 8000);
 	assert_int_equal(u.swap_usage, 500);
 	assert_true(u.swap_limited);
 	assert_int_equal(u.swap_limit, 2000);
 	put("memory/c/memory.memsw.limit_in_bytes", "8000\n");
-	assert_int_equal(berth_cgroup_usage(dir, false, "/c", &u), 0);
+	assert_int_equal(usage(false, "/c", &u), 0);
 	assert_true(u.swap_limited);
 	assert_int_equal(u.swap_limit, 0);
 	put("memory/c/memory.memsw.limit_in_bytes", "9223372036854771712\n");
-	assert_int_equal(berth_cgroup_usage(dir, false, "/c", &u), 0);
+	assert_int_equal(usage(false, "/c", &u), 0);
 	assert_true(u.swap_known);
 	assert_false(u.swap_limited);
 }
@@ -175,7 +188,7 @@ static void details_of_version_2(void **state)
 	put("d/x/pids.max", "max\n");
 	put("d/x/io.stat", "rubbish\n7:99 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n");
 	put("d/x/cgroup.procs", self);
-	berth_cgroup_read_detail(dir, true, "/d/x", getpid(), &d);
+	read_detail(true, "/d/x", getpid(), &d);
 	assert_int_equal(d.cpu_user_ns, 5000);
 	assert_int_equal(d.cpu_system_ns, 4000);
 	assert_int_equal(d.periods, 7);
@@ -202,12 +215,12 @@ static void details_of_version_2(void **state)
 	assert_int_equal(d.processes, 1);
 	assert_true(d.fds >= 3 && d.nofile_soft > 0);
 	put("d/x/cpu.max", "max 100000\n");
-	berth_cgroup_read_detail(dir, true, "/d/x", 0, &d);
+	read_detail(true, "/d/x", 0, &d);
 	assert_int_equal(d.cpu_quota_us, -1);
 	assert_int_equal(d.cpu_period_us, 100000);
 	assert_int_equal(d.nofile_soft, 0);
 	/* Nothing there at all. */
-	berth_cgroup_read_detail(dir, true, "/d/none", 0, &d);
+	read_detail(true, "/d/none", 0, &d);
 	assert_int_equal(d.processes + d.threads + d.n_io, 0);
 }
 
@@ -228,7 +241,7 @@ static void details_of_version_1(void **state)
 	put("blkio/y/blkio.throttle.io_service_bytes",
 	        "7:99 Read 4096\n7:99 Write 512\n7:99 Sync 1\n7:99 Total 4608\nTotal 4608\n");
 	put("blkio/y/blkio.throttle.io_serviced", "7:99 Read 2\n7:99 Write 1\nTotal 3\n");
-	berth_cgroup_read_detail(dir, false, "/y", 0, &d);
+	read_detail(false, "/y", 0, &d);
 	assert_int_equal(d.cpu_user_ns, 50 * (1000000000 / sysconf(_SC_CLK_TCK)));
 	assert_int_equal(d.throttled_ns, 17);
 	assert_int_equal(d.cpu_quota_us, -1);
