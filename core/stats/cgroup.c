@@ -75,14 +75,17 @@ static void read_v2(const struct berth_cg_source *s, struct berth_cgroup_usage *
 
 int berth_cgroup_usage(const struct berth_cg_source *s, struct berth_cgroup_usage *ret)
 {
+	struct berth_cg_source rest = *s;
+
 	memset(ret, 0, sizeof(*ret));
 	if (!berth_cg_number(s, "memory", s->v2 ? "memory.current" : "memory.usage_in_bytes",
 	            &ret->mem_usage))
 		return -ENOENT;
+	rest.present = true;
 	if (s->v2)
-		read_v2(s, ret);
+		read_v2(&rest, ret);
 	else
-		read_v1(s, ret);
+		read_v1(&rest, ret);
 	ret->mem_limit = berth_cg_limit(ret->mem_limit);
 	ret->when_ns = berth_realtime_ns();
 	return 0;

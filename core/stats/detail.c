@@ -155,12 +155,14 @@ static bool size_name(const char *entry, char *ret, size_t n)
 	return true;
 }
 
-static void read_huge(const struct berth_cg_source *s, struct berth_cgroup_detail *d)
+static void read_huge(const struct berth_cg_source *source, struct berth_cgroup_detail *d)
 {
+	struct berth_cg_source opened = *source, *s = &opened;
 	DIR *dir = opendir("/sys/kernel/mm/hugepages");
 	const struct dirent *e;
 	char name[64];
 
+	opened.kept = NULL; /* it wants literals */
 	while (dir && d->n_huge < BERTH_LIMIT_PAGE_SIZES && (e = readdir(dir))) {
 		struct berth_huge_pages *h = &d->huge[d->n_huge];
 		if (!size_name(e->d_name, h->size, sizeof(h->size)))
@@ -259,17 +261,20 @@ static void read_v2(const struct berth_cg_source *s, struct berth_cgroup_detail 
 }
 
 void berth_cgroup_read_detail(
-        const struct berth_cg_source *s, pid_t init, struct berth_cgroup_detail *ret)
+        const struct berth_cg_source *source, pid_t init, struct berth_cgroup_detail *ret)
 {
+	struct berth_cg_source s = *source;
+
+	s.present = s.seldom = true;
 	memset(ret, 0, sizeof(*ret));
-	if (s->v2)
-		read_v2(s, ret);
+	if (s.v2)
+		read_v2(&s, ret);
 	else
-		read_v1(s, ret);
+		read_v1(&s, ret);
 	ret->mem_reservation = berth_cg_limit(ret->mem_reservation);
-	(void)berth_cg_number(s, "pids", "pids.current", &ret->threads);
-	(void)berth_cg_number(s, "pids", "pids.max", &ret->threads_max);
-	read_huge(s, ret);
-	read_processes(s, ret);
+	(void)berth_cg_number(&s, "pids", "pids.current", &ret->threads);
+	(void)berth_cg_number(&s, "pids", "pids.max", &ret->threads_max);
+	read_huge(&s, ret);
+	read_processes(&s, ret);
 	ret->nofile_soft = soft_nofile(init);
 }

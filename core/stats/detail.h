@@ -42,7 +42,8 @@ struct berth_cgroup_detail {
 	uint64_t processes, fds, sockets, nofile_soft;
 };
 
-/* init: the container's first process, 0 = none. What cannot be read is 0. */
+/* After its usage: it is there. init: the container's first process, 0 = none. What cannot be read
+ * is 0. */
 void berth_cgroup_read_detail(
         const struct berth_cg_source *s, pid_t init, struct berth_cgroup_detail *ret);
 
