@@ -205,6 +205,28 @@ static void on_loop_done(void *arg)
 	c->done(c, c->done_arg);
 }
 
+static void count_op(const struct berth_call *c, bool begins)
+{
+	struct berth_instance *i = c->instance;
+
+	if (c->opcode < 0)
+		return;
+	pthread_mutex_lock(&i->lock);
+	if (begins)
+		i->ops++;
+	else if (--i->ops == 0)
+		pthread_cond_broadcast(&i->idle);
+	pthread_mutex_unlock(&i->lock);
+}
+
+void berth_instance_wait_idle(struct berth_instance *i)
+{
+	pthread_mutex_lock(&i->lock);
+	while (i->ops > 0)
+		pthread_cond_wait(&i->idle, &i->lock);
+	pthread_mutex_unlock(&i->lock);
+}
+
 /* The call may be freed by its owner as soon as it is told: nothing touches it afterwards. */
 static void finish(struct berth_call *c)
 {
@@ -212,6 +234,7 @@ static void finish(struct berth_call *c)
 
 	if (is_queued(c))
 		next_of_object(c);
+	count_op(c, false);
 	if (c->done) {
 		berth_loop_post(loop, on_loop_done, c);
 		return;
@@ -293,6 +316,7 @@ static void submit(struct berth_call *c, const void *in, void *out)
 	c->out = out;
 	if (c->deadline_ns == 0 && c->opcode >= 0)
 		c->deadline_ns = berth_now_ns() + berth_op_table[c->opcode].deadline_ns;
+	count_op(c, true);
 	if (!is_queued(c)) {
 		to_lane(c);
 		return;

@@ -106,6 +106,7 @@ static struct berth_instance *instance_free(struct berth_instance *i)
 	flush_posts(i);
 	berth_spawned_drop(i);
 	berth_conf_finish(&i->conf);
+	pthread_cond_destroy(&i->idle);
 	pthread_mutex_destroy(&i->lock);
 	free(i->name);
 	free(i->state_dir);
@@ -183,6 +184,9 @@ static int make_dirs(struct berth_instance *i, struct berth_error **ret_err)
 static void end_instance(struct berth_instance *i)
 {
 	struct berth_error *err = NULL;
+
+	/* Those that nobody waits for, too: what they use goes with the instance. */
+	berth_instance_wait_idle(i);
 	if (i->started && life_cycle(i, "stop", call_stop, STOP_DEADLINE_S, &err) < 0) {
 		berth_log_warn("plugin did not stop well", "plugin", i->name, "error", err->msg);
 		err = berth_error_free(err);
@@ -231,6 +235,7 @@ struct berth_instance *berth_instance_new(struct berth_plugin_host *h, const cha
 	i->state_dir = berth_asprintf("%s/plugins/%s", h->state_root, instance);
 	i->run_dir = berth_asprintf("%s/plugins/%s", h->run_root, instance);
 	pthread_mutex_init(&i->lock, NULL);
+	pthread_cond_init(&i->idle, NULL);
 	berth_conf_init(&i->conf, own);
 	json_decref(own);
 	make_lanes(i, threads);

@@ -75,6 +75,8 @@ struct berth_instance {
 	char *no_quota;                       /* or NULL */
 	struct berth_pool *lanes[LANE_COUNT]; /* SERIAL: all the same */
 	pthread_mutex_t lock;                 /* guards what follows */
+	unsigned int ops;                     /* that were begun and have not ended */
+	pthread_cond_t idle;                  /* ops is 0 */
 	struct object *objects;
 	struct berth_call *running; /* list, for the watchdog */
 	struct berth_op_usage usage[BERTH_OP_COUNT];
@@ -139,6 +141,8 @@ static inline struct berth_op *op_of(struct berth_call *c)
 /* A call of a function that is no op of a table: create, start, a watch's callback. */
 struct berth_call *berth_call_custom(struct berth_instance *i, const char *name,
         berth_status (*fn)(struct berth_op *op, struct berth_instance *i, void *arg), void *arg);
+/* [loop] Until no op runs or waits for its turn, however long that takes. */
+void berth_instance_wait_idle(struct berth_instance *i);
 void berth_dispatch_watchdog(struct berth_instance *i);
 /* The call that this thread runs, or NULL: for the crash handler. */
 const struct berth_call *berth_call_current(void);
