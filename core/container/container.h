@@ -19,6 +19,17 @@ struct berth_ctr_volume {
 	struct berth_instance *storage;
 };
 
+/* layer.c: what its writable layer takes. */
+struct berth_layer {
+	uint64_t bytes, inodes;
+	uint64_t at_ns; /* CLOCK_REALTIME: when its driver said so; 0 = not known */
+	/* CLOCK_MONOTONIC, of the last question and the last answer. */
+	uint64_t asked_ns, answered_ns;
+	bool asking;
+	struct berth_layer_wait *waits;
+	struct berth_container *next; /* whose turn it is after it */
+};
+
 struct berth_container {
 	int refs;
 	struct berth_daemon *d;
@@ -51,6 +62,7 @@ struct berth_container {
 	char *cgroups_path;
 
 	struct berth_cpu_last cpu;
+	struct berth_layer layer;
 	struct berth_gate gate;
 	struct berth_ctr_create *creating; /* while CREATING */
 	bool unclaimed;
@@ -71,6 +83,10 @@ struct berth_container {
 
 struct berth_containers {
 	struct berth_container *by_id;
+	struct berth_layer_lane { /* layer.c: containers whose driver is to be asked */
+		struct berth_container *first, *last;
+		unsigned int under_way;
+	} layers[BERTH_LIMIT_STORAGE_DRIVERS];
 };
 
 struct berth_container *berth_container_ref(struct berth_container *c);
@@ -125,6 +141,19 @@ int berth_container_mount_userns(const struct berth_container *c, size_t i, int 
  * handler; 0 = any number. FAILED_PRECONDITION where there is a limit and no quota. [any] */
 int berth_container_size_limit(const struct berth_container *c, uint64_t *ret,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
+
+/* layer.c: asks for what c->layer tells, where that is not of right now. True: w->fn(w->arg) is
+ * called on the answer, after the return. False: there is nothing to wait for, for it is known, has
+ * no driver, or the driver does not answer; the last that is known holds. Nobody has to wait
+ * longer than BERTH_LAYER_WAIT_MS. */
+#define BERTH_LAYER_WAIT_MS 1000u
+struct berth_layer_wait {
+	void (*fn)(void *arg);
+	void *arg;
+	struct berth_layer_wait *next, **prev; /* prev: NULL = it does not wait */
+};
+bool berth_layer_ask(struct berth_container *c, struct berth_layer_wait *w);
+void berth_layer_wait_end(struct berth_layer_wait *w); /* idempotent; fn is not called */
 
 /* target.c: the container that namespace_options.target_id names. NOT_FOUND, INVALID_ARGUMENT for
  * one of another pod, FAILED_PRECONDITION where it does not run. */

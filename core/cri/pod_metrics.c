@@ -326,8 +326,8 @@ static void file_system(
         struct list *l, const struct berth_sampling *s, const struct berth_container_sample *cs)
 {
 	const char *device = berth_arena_strdup(l->a, s->fs.device);
-	if (cs->layer_known)
-		one(l, FS_USAGE, cs->layer_bytes, device);
+	if (cs->c->layer.at_ns)
+		one(l, FS_USAGE, cs->c->layer.bytes, device);
 	one(l, FS_LIMIT, s->fs.bytes, device);
 	one(l, FS_INODES_TOTAL, s->fs.inodes, device);
 	one(l, FS_INODES_FREE, s->fs.inodes_free, device);

@@ -19,27 +19,6 @@
 
 /* ---- on the worker ---- */
 
-/* Drivers answer this cheaply: by quota, or from a cache of their own. */
-static void sample_layer(struct berth_container_sample *cs)
-{
-	struct berth_container *c = cs->c;
-	struct berth_snap_args a = {.size = sizeof(a), .key = c->id};
-	struct berth_snap_info info = {.size = sizeof(info)};
-	struct berth_error *err = NULL;
-
-	if (!c->storage)
-		return;
-	_cleanup_(berth_call_freep) struct berth_call *call =
-	        berth_call_new(c->storage, BERTH_OP_STORAGE_STAT, c->id);
-	if (berth_call_run(call, &a, &info, &err) < 0) {
-		berth_error_free(err);
-		return;
-	}
-	cs->layer_bytes = info.bytes;
-	cs->layer_inodes = info.inodes;
-	cs->layer_known = true;
-}
-
 static struct berth_cg_source source(const struct berth_sampling *s, const char *path)
 {
 	return (struct berth_cg_source){
@@ -51,7 +30,6 @@ static void sample_container(struct berth_sampling *s, struct berth_container_sa
 	_cleanup_free_ char *path = berth_cgroup_path_of(cs->c->cgroups_path);
 	struct berth_cg_source files = source(s, path);
 
-	sample_layer(cs); /* it outlives the cgroup */
 	if (berth_cgroup_usage(&files, &cs->usage) < 0 || !s->detailed)
 		return;
 	cs->detail = berth_new(struct berth_cgroup_detail);
@@ -177,9 +155,25 @@ static void sampling_free(struct berth_sampling *s)
 		free(s->pods[i].cgroup);
 		free(s->pods[i].netns);
 	}
+	berth_timer_free(s->timer);
+	berth_error_free(s->err);
 	free(s->containers);
 	free(s->pods);
 	free(s);
+}
+
+/* One that was waited for is there; with the last of them the answer goes. */
+static void part_over(void *arg)
+{
+	struct berth_sampling *s = arg;
+
+	if (--s->waiting > 0)
+		return;
+	if (s->err)
+		berth_grpc_fail(s->call, s->err);
+	else
+		s->reply(s);
+	sampling_free(s);
 }
 
 static void sampled(void *arg)
@@ -194,8 +188,37 @@ static void sampled(void *arg)
 		struct berth_pod_sample *p = &s->pods[i];
 		rate(&p->pod->cpu, &p->usage, &p->nano_cores, &p->rate_known);
 	}
-	s->reply(s);
-	sampling_free(s);
+	part_over(s);
+}
+
+/* What is known of the layers has to do. */
+static void waited_enough(void *arg)
+{
+	struct berth_sampling *s = arg;
+
+	s->timer = berth_timer_free(s->timer);
+	s->waiting++;
+	for (size_t i = 0; i < s->n_containers; i++) {
+		if (!s->containers[i].layer.prev)
+			continue;
+		berth_layer_wait_end(&s->containers[i].layer);
+		s->waiting--;
+	}
+	part_over(s);
+}
+
+static void ask_layers(struct berth_sampling *s)
+{
+	size_t before = s->waiting;
+
+	for (size_t i = 0; i < s->n_containers; i++) {
+		struct berth_container_sample *cs = &s->containers[i];
+		cs->layer.fn = part_over;
+		cs->layer.arg = s;
+		s->waiting += berth_layer_ask(cs->c, &cs->layer);
+	}
+	if (s->waiting > before)
+		s->timer = berth_timer_start(s->d->loop, BERTH_LAYER_WAIT_MS, waited_enough, s);
 }
 
 struct berth_sampling *berth_sampling_new(struct berth_daemon *d, struct berth_grpc_call *call,
@@ -213,10 +236,14 @@ struct berth_sampling *berth_sampling_new(struct berth_daemon *d, struct berth_g
 
 void berth_sampling_start(struct berth_sampling *s)
 {
-	if (berth_work(s->d->flows, s->d->loop, sample, sampled, s) == 0)
+	s->waiting = 1;
+	if (berth_work(s->d->flows, s->d->loop, sample, sampled, s) == 0) {
+		ask_layers(s);
 		return;
-	berth_grpc_failf(s->call, BERTH_RESOURCE_EXHAUSTED, "too many requests are under way");
-	sampling_free(s);
+	}
+	berth_error_set(
+	        &s->err, BERTH_RESOURCE_EXHAUSTED, "statistics: too many requests are under way");
+	part_over(s);
 }
 
 void berth_sampling_add_container(struct berth_sampling *s, struct berth_container *c)

@@ -13,8 +13,9 @@
 struct berth_container_sample {
 	struct berth_container *c;
 	struct berth_cgroup_usage usage;
-	uint64_t nano_cores, layer_bytes, layer_inodes;
-	bool rate_known, layer_known;
+	uint64_t nano_cores;
+	bool rate_known;
+	struct berth_layer_wait layer;
 	struct berth_cgroup_detail *detail; /* where it was asked for */
 };
 
@@ -38,6 +39,9 @@ struct berth_sampling {
 	struct berth_pod_sample *pods;
 	size_t n_pods;
 	void (*reply)(struct berth_sampling *s);
+	size_t waiting; /* for the sample, and for each layer that was asked for */
+	struct berth_timer *timer;
+	struct berth_error *err;
 	/* Set before the start: what cadvisor tells, too. */
 	bool detailed;
 	struct berth_sampled_fs { /* that the writable layers lie on; where detailed */

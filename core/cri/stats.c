@@ -100,17 +100,18 @@ static Runtime__V1__SwapUsage *swap(struct berth_arena *a, const struct berth_cg
 static Runtime__V1__FilesystemUsage *layer(
         struct berth_arena *a, const struct berth_container_sample *cs)
 {
-	if (!cs->layer_known)
+	const struct berth_layer *known = &cs->c->layer;
+	if (!known->at_ns)
 		return NULL;
 	_cleanup_free_ char *place = berth_disk_place(cs->c->d, cs->c->storage);
 	Runtime__V1__FilesystemUsage *f = berth_arena_alloc(a, sizeof(*f));
 	runtime__v1__filesystem_usage__init(f);
-	f->timestamp = (int64_t)berth_realtime_ns();
+	f->timestamp = (int64_t)known->at_ns;
 	f->fs_id = berth_arena_alloc(a, sizeof(*f->fs_id));
 	runtime__v1__filesystem_identifier__init(f->fs_id);
 	f->fs_id->mountpoint = berth_arena_strdup(a, place);
-	f->used_bytes = value(a, cs->layer_bytes);
-	f->inodes_used = value(a, cs->layer_inodes);
+	f->used_bytes = value(a, known->bytes);
+	f->inodes_used = value(a, known->inodes);
 	return f;
 }
 

@@ -102,7 +102,34 @@ def test_a_layer_whose_size_is_not_known_is_not_told(fake):
     cid = fake.create(fake.run_pod(), "sh")
     assert container(fake, cid).HasField("writable_layer")
     fake.inject(fail_op="storage.stat", fail_status=14)
-    assert not container(fake, cid).HasField("writable_layer")
+    wait_for(lambda: not container(fake, cid).HasField("writable_layer"))
+
+
+def test_a_driver_that_hangs_holds_up_nobody(make_daemon):
+    d = make_daemon(fake=True)
+    pod = d.run_pod()
+    ids = [d.create(pod, "sh", name=f"ctr{i}") for i in range(4)]
+    layer = lambda cid: container(d, cid).writable_layer
+    assert all(layer(cid).timestamp for cid in ids)
+    d.inject(delay_op="storage.stat", delay_ms=25000)  # longer than container() waits for an answer
+    for cid in ids:  # the last that is known, of when it was known
+        wait_for(lambda: time.time_ns() - layer(cid).timestamp > 2e9)
+        assert container(d, cid).HasField("writable_layer")
+    unknown = d.create(pod, "sh", name="unknown")
+    assert not container(d, unknown).HasField("writable_layer")
+    d.inject()
+    wait_for(lambda: all(time.time_ns() - layer(cid).timestamp < 2e9 for cid in ids + [unknown]), 60, 0.2)
+
+
+def test_a_daemon_ends_after_what_its_driver_does(make_daemon):
+    """Nobody waits for the op any more, but the driver is at work with what its end would take away."""
+    d = make_daemon(fake=True)
+    cid = d.create(d.run_pod(), "sh")
+    d.inject(delay_op="storage.stat", delay_ms=4000, delay_hard=1)
+    assert not container(d, cid).HasField("writable_layer")
+    d.inject()
+    d.restart()
+    assert container(d, cid).HasField("writable_layer")
 
 
 def test_the_rate_of_a_pod_counts_what_has_ended_meanwhile(real):
