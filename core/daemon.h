@@ -21,6 +21,7 @@ struct berth_streams;
 struct berth_policy;
 struct berth_shortnames;
 struct berth_metrics;
+struct berth_sampler;
 
 /* What happened to a container or a pod sandbox, for those who listen; numbers of CRI. */
 enum berth_change {
@@ -90,6 +91,7 @@ struct berth_daemon {
 	char *pod_cidr;                        /* UpdateRuntimeConfig; shown, not used */
 	struct berth_gate pod_cidr_gate;
 	struct berth_counts counts;
+	struct berth_sampler *sampler; /* statistics */
 	struct berth_metrics *metrics; /* NULL = not served */
 	bool draining;
 };

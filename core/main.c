@@ -32,6 +32,7 @@
 #include "recover.h"
 #include "reload.h"
 #include "repair.h"
+#include "stats/sampler.h"
 #include "stream/stream.h"
 #include "systemd.h"
 
@@ -282,6 +283,7 @@ static void tear_down(struct process *p)
 		uv_run(berth_loop_uv(p->d.loop), UV_RUN_NOWAIT);
 		usleep(1000);
 	}
+	berth_sampler_stop(p->d.sampler);
 	p->d.flows = berth_pool_free(p->d.flows);
 	berth_monitor_finish();
 	berth_network_finish(&p->d);
@@ -293,6 +295,7 @@ static void tear_down(struct process *p)
 	p->d.plugins = berth_plugin_host_free(p->d.plugins);
 	berth_sessions_finish(&p->d);
 	forget_objects(p);
+	p->d.sampler = berth_sampler_free(p->d.sampler);
 	berth_child_finish();
 	for (size_t i = 0; i < BERTH_ARRAY_LEN(p->signals); i++)
 		uv_close((uv_handle_t *)&p->signals[i], NULL);
@@ -335,6 +338,10 @@ static int serve(const struct options *o, struct berth_config *config)
 	        .max_queued = FLOW_QUEUE,
 	        .stack_bytes = 512 * 1024});
 	berth_spec_host_probe(&p.d.host);
+	p.d.sampler = berth_sampler_new(&(struct berth_sampler_opts){.loop = p.d.loop,
+	        .workers = p.d.flows,
+	        .mount = "/sys/fs/cgroup",
+	        .v2 = p.d.host.cgroup_v2});
 	for (size_t i = 0; i < BERTH_ARRAY_LEN(signals); i++) {
 		uv_signal_init(berth_loop_uv(p.d.loop), &p.signals[i]);
 		p.signals[i].data = &p;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/mem.h"
+#include "stats/sampler.h"
 
 struct berth_container *berth_container_ref(struct berth_container *c)
 {
@@ -37,6 +38,7 @@ struct berth_container *berth_container_unref(struct berth_container *c)
 	free(c->volumes);
 	berth_timer_free(c->kill_timer);
 	berth_timer_free(c->ask_timer);
+	berth_sampled_free(c->sampled);
 	berth_pod_unref(c->pod);
 	free(c);
 	return NULL;

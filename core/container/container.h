@@ -61,7 +61,7 @@ struct berth_container {
 	char target_id[BERTH_ID_LEN + 1]; /* CREATING: whose PID namespace it joins; "" = none */
 	char *cgroups_path;
 
-	struct berth_cpu_last cpu;
+	struct berth_sampled *sampled; /* as a pod's */
 	struct berth_layer layer;
 	struct berth_gate gate;
 	struct berth_ctr_create *creating; /* while CREATING */

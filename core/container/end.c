@@ -16,6 +16,7 @@
 #include "base/mem.h"
 #include "container/container.h"
 #include "monitor/host.h"
+#include "stats/sampler.h"
 
 #define KILL_RETRY_MS 1000
 #define ASK_RETRY_MS 1000
@@ -113,6 +114,7 @@ void berth_container_apply_state(struct berth_container *c, const struct berth_c
 		c->pid = 0;
 		/* Created and never started, or its end is what it is remembered for. */
 		c->phase = BERTH_CTR_EXITED;
+		berth_sampled_keep(c->sampled, false);
 		return;
 	}
 	/* Its start may have been the last thing that a berthd did: the runtime knows. */

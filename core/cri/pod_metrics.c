@@ -356,7 +356,7 @@ static Runtime__V1__ContainerMetrics *container_metrics(struct berth_arena *a,
         const struct berth_sampling *s, const struct berth_container_sample *cs)
 {
 	const struct berth_container *c = cs->c;
-	const struct berth_cgroup_detail *d = cs->detail;
+	const struct berth_cgroup_detail *d = cs->detail ? &cs->detail->of : NULL;
 	Runtime__V1__ContainerMetrics *r = berth_arena_alloc(a, sizeof(*r));
 	_cleanup_free_ char *path = berth_cgroup_path_of(c->cgroups_path);
 	struct list l = list_of(a, c->pod, berth_arena_strdup(a, path), c->id, c->image_ref,

@@ -1,14 +1,9 @@
-/* What containers and pods use: sampled in one job on a worker for all that a request asks for, and
- * handed back to the loop, which builds the answer. [loop] unless said otherwise. */
+/* What containers and pods use, for the requests that ask for it. [loop] */
 #ifndef BERTH_CRI_SAMPLING_H
 #define BERTH_CRI_SAMPLING_H
 
 #include "cri/service.h"
-#include "stats/cgroup.h"
-#include "stats/detail.h"
-#include "stats/netdev.h"
-
-#define BERTH_LIMIT_INTERFACES 16 /* of one pod */
+#include "stats/sampler.h"
 
 struct berth_container_sample {
 	struct berth_container *c;
@@ -16,7 +11,7 @@ struct berth_container_sample {
 	uint64_t nano_cores;
 	bool rate_known;
 	struct berth_layer_wait layer;
-	struct berth_cgroup_detail *detail; /* where it was asked for */
+	struct berth_sampled_detail *detail; /* where it was asked for */
 };
 
 struct berth_pod_sample {
@@ -25,8 +20,8 @@ struct berth_pod_sample {
 	uint64_t nano_cores;
 	bool rate_known;
 	char *cgroup; /* of the pod, NULL = the sum of its containers */
-	char *netns;  /* NULL = the host's */
-	struct berth_interface interfaces[BERTH_LIMIT_INTERFACES];
+	uint64_t when_ns;
+	struct berth_interface *interfaces;
 	unsigned int n_interfaces;
 	size_t first, n; /* its containers among the samples */
 };

@@ -162,7 +162,7 @@ static Runtime__V1__NetworkUsage *network(struct berth_arena *a, const struct be
 		return NULL;
 	Runtime__V1__NetworkUsage *n = berth_arena_alloc(a, sizeof(*n));
 	runtime__v1__network_usage__init(n);
-	n->timestamp = (int64_t)berth_realtime_ns();
+	n->timestamp = (int64_t)p->when_ns;
 	n->interfaces = berth_arena_alloc(a, (p->n_interfaces + 1) * sizeof(*n->interfaces));
 	for (unsigned int i = 0; i < p->n_interfaces; i++) {
 		Runtime__V1__NetworkInterfaceUsage *u = interface(a, &p->interfaces[i]);

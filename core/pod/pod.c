@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "spec/podfiles.h"
+#include "stats/sampler.h"
 
 char *berth_path(const char *first, ...)
 {
@@ -64,6 +65,7 @@ struct berth_pod *berth_pod_unref(struct berth_pod *p)
 	free(p->hostname);
 	berth_strv_free(p->ips);
 	free(p->sandbox_state);
+	berth_sampled_free(p->sampled);
 	free(p);
 	return NULL;
 }

@@ -19,12 +19,7 @@ enum berth_pod_phase {
 };
 
 struct berth_container;
-
-/* Statistics: a last sample of the CPU, and the rate that it told. */
-struct berth_cpu_last {
-	uint64_t at_ns, cpu_ns, nano_cores;
-	bool rate_known;
-};
+struct berth_sampled;
 
 /* What the record on disk holds beside the CRI configuration; written by one flow at a time. */
 struct berth_pod {
@@ -44,7 +39,7 @@ struct berth_pod {
 	bool ending;                    /* its stop or removal was begun, for good */
 	char *sandbox_state;            /* the runtime plugin's own, or NULL */
 	struct berth_container *containers;
-	struct berth_cpu_last cpu;
+	struct berth_sampled *sampled; /* its statistics; NULL = nobody has asked */
 	struct berth_gate gate;
 	/* While CREATING: who asked, and what came of it. */
 	struct berth_pod_waiter *waiters;

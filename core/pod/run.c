@@ -12,6 +12,7 @@
 #include "grpc/server.h"
 #include "monitor/host.h"
 #include "pod/pod.h"
+#include "stats/sampler.h"
 
 struct berth_pod_waiter {
 	struct berth_pod_waiter *next;
@@ -299,6 +300,7 @@ static void end_pod(struct berth_pod *p, bool remove, berth_done_fn done, void *
 	 * being created, are ended, and no other comes. For good: an end that failed may have
 	 * taken the network or the init already, and only another one can follow. */
 	p->ending = true;
+	berth_sampled_keep(p->sampled, false); /* it would keep the network namespace */
 	e->pod = berth_pod_ref(p);
 	e->remove = remove;
 	e->done = done;

@@ -247,7 +247,7 @@ class Daemon(Traces):
 
     # -- life --
 
-    def start(self, env=None, wait=True):
+    def start(self, env=None, wait=True, nofile=None):
         assert self.proc is None
         full = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET" and not k.startswith("BERTH_")}
         full.update(self.env)
@@ -258,6 +258,8 @@ class Daemon(Traces):
         argv = [os.path.join(build_dir(), "core/berthd"), "--config", f"{self.tmp}/berth.yaml", "--helpers", self.helpers]
         if self.runtime == "crun":  # it refuses a hybrid of cgroup v1 and v2: its daemon does not see the v2 part
             argv = ["unshare", "-m", "sh", "-c", "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"", "sh"] + argv
+        if nofile:
+            argv = ["prlimit", f"--nofile={nofile}:{nofile}", "--"] + argv
         self.proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.err, stderr=self.err, env=full, cwd="/")
         if wait:
             self.connect()

@@ -37,7 +37,7 @@ def test_descriptors(real):
 def test_what_a_container_does_is_seen(real):
     pod = real.run_pod(host_network=False)
     script = "dd if=/dev/zero of=/big bs=1M count=3 2>/dev/null; i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; " \
-        "echo up; exec 7</dev/null; sleep 1000 & sleep 1000 & wait"
+        "exec 7</dev/null; sleep 1000 & sleep 1000 & echo up; wait"
     cid = real.run_ctr(pod, "sh", "-c", script)
     wait_for(lambda: real.log_lines(pod) == [("stdout", "up")], 60)
     keys = descriptors(real)
