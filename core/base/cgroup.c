@@ -3,10 +3,12 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -18,6 +20,14 @@
 #define MAX_DEPTH 16
 #define REMOVE_TRIES 100
 #define REMOVE_WAIT_US 10000
+
+/* A runtime may have made directories and files where no hierarchy is mounted. */
+static bool is_hierarchy(const char *path)
+{
+	struct statfs fs;
+	return statfs(path, &fs) == 0 &&
+	       (fs.f_type == CGROUP_SUPER_MAGIC || fs.f_type == CGROUP2_SUPER_MAGIC);
+}
 
 char **berth_cgroup_procs(const char *cgroup)
 {
@@ -37,7 +47,7 @@ char **berth_cgroup_procs(const char *cgroup)
 			continue;
 		_cleanup_free_ char *path =
 		        berth_asprintf("/sys/fs/cgroup/%s/%s/cgroup.procs", e->d_name, cgroup);
-		if (access(path, W_OK) == 0)
+		if (access(path, W_OK) == 0 && is_hierarchy(path))
 			v = berth_strv_append(v, path);
 	}
 	closedir(d);
