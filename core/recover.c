@@ -184,6 +184,7 @@ static void adopt(struct berth_container *c)
 		berth_container_check_later(c);
 	}
 	berth_error_free(err);
+	berth_container_recover_update(c);
 	if (c->phase != BERTH_CTR_EXITED)
 		berth_monitor_watch(c->pod->handler->instance, c->id, bundle);
 	berth_log_info("container adopted", "container", c->id, "name", c->name, "state",

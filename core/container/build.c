@@ -247,6 +247,7 @@ static int build(struct berth_container *c, struct berth_error **ret_err)
 	berth_fault("ctr-create-after");
 	berth_container_release_trees(c);
 	c->created_ns = berth_realtime_ns();
+	berth_container_note_cgroup(c);
 	if (berth_container_save(c, BERTH_CTR_CREATED, ret_err) < 0)
 		return -1;
 	berth_fault("ctr-created-after");

@@ -24,7 +24,9 @@ struct berth_container *berth_container_unref(struct berth_container *c)
 	free(c->log_path);
 	free(c->failure);
 	free(c->cgroups_path);
+	free(c->limits_cgroup);
 	json_decref(c->resources);
+	json_decref(c->update);
 	free(c->groups);
 	for (size_t i = 0; i < c->n_mounts; i++) {
 		free(c->mounts[i].container_path);

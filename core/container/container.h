@@ -47,6 +47,7 @@ struct berth_container {
 	bool oom;
 	char *failure; /* why its creation or start failed: EXITED with 128 */
 	pid_t pid;
+	json_t *update; /* at the start of the daemon: an update that its record has as an intent */
 	/* of berth_spec_out */
 	json_t *resources;
 	uint32_t uid, gid;
@@ -59,7 +60,8 @@ struct berth_container {
 	size_t n_volumes;
 	bool privileged, own_pid_ns;
 	char target_id[BERTH_ID_LEN + 1]; /* CREATING: whose PID namespace it joins; "" = none */
-	char *cgroups_path;
+	char *cgroups_path,
+	        *limits_cgroup; /* the latter where its limits are further down, or NULL */
 
 	struct berth_sampled *sampled; /* as a pod's */
 	struct berth_layer layer;
@@ -107,6 +109,9 @@ char *berth_container_bundle(const struct berth_container *c);
 /* [worker] the record */
 int berth_container_save(struct berth_container *c, enum berth_ctr_phase phase,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* The same with other resources than c has, and the intent of an update (NULL: none). */
+int berth_container_save_as(struct berth_container *c, enum berth_ctr_phase phase,
+        json_t *resources, json_t *update, struct berth_error **ret_err) BERTH_MUST_CHECK;
 struct berth_container *berth_container_load(
         struct berth_daemon *d, const char *id, struct berth_error **ret_err);
 
@@ -186,6 +191,16 @@ void berth_container_release_trees(struct berth_container *c);
 /* [worker] Releases all of it; idempotent. */
 int berth_container_unstage(
         struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;
+
+/* update.c, [worker]: puts `after`, which is c->resources with `change`, in force and writes it
+ * down; c->resources is the caller's to replace. Whole or not at all. */
+int berth_container_update(struct berth_container *c, enum berth_ctr_phase phase,
+        const Runtime__V1__LinuxContainerResources *change, json_t *after,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* Once it is created: finds limits_cgroup. */
+void berth_container_note_cgroup(struct berth_container *c);
+/* At the start: takes back the update that a berthd before this one did not end. */
+void berth_container_recover_update(struct berth_container *c);
 
 /* Creates, or joins the creation of one of the same name in the pod. */
 void berth_container_create(struct berth_pod *pod, const Runtime__V1__ContainerConfig *config,

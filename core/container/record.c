@@ -87,21 +87,28 @@ static void volumes_load(struct berth_container *c, const json_t *a)
 int berth_container_save(
         struct berth_container *c, enum berth_ctr_phase phase, struct berth_error **ret_err)
 {
+	return berth_container_save_as(c, phase, c->resources, NULL, ret_err);
+}
+
+int berth_container_save_as(struct berth_container *c, enum berth_ctr_phase phase,
+        json_t *resources, json_t *update, struct berth_error **ret_err)
+{
 	_cleanup_free_ char *dir = berth_container_dir(c);
 	json_t *groups = json_array();
 	for (size_t i = 0; i < c->n_groups; i++)
 		json_array_append_new(groups, json_integer(c->groups[i]));
 	json_t *j = json_pack(
 	        "{s:s, s:s, s:s, s:s?, s:s?, s:s?, s:I, s:I, s:I, s:s?, s:O?, s:I, s:I, s:o, "
-	        "s:i, s:o, s:o, s:b, s:b, s:s?, s:s?}",
+	        "s:i, s:o, s:o, s:b, s:b, s:s?, s:s?, s:O*, s:s*}",
 	        "phase", phases[phase], "id", c->id, "pod", c->pod->id, "image_id", c->image_id,
 	        "image_ref", c->image_ref, "parent", c->parent, "created_ns",
 	        (json_int_t)c->created_ns, "started_ns", (json_int_t)c->started_ns, "finished_ns",
-	        (json_int_t)c->finished_ns, "failure", c->failure, "resources", c->resources, "uid",
+	        (json_int_t)c->finished_ns, "failure", c->failure, "resources", resources, "uid",
 	        (json_int_t)c->uid, "gid", (json_int_t)c->gid, "groups", groups, "stop_signal",
 	        c->stop_signal, "mounts", mounts_json(c), "volumes", volumes_json(c), "privileged",
 	        c->privileged, "own_pid_ns", c->own_pid_ns, "cgroups_path", c->cgroups_path,
-	        "storage", c->storage ? berth_instance_name(c->storage) : NULL);
+	        "storage", c->storage ? berth_instance_name(c->storage) : NULL, "update", update,
+	        "limits_cgroup", c->limits_cgroup);
 	if (!j)
 		return berth_error_set(ret_err, BERTH_INTERNAL, "container %s: its record", c->id);
 	return berth_record_save(dir, "ctr.json", j, &c->config->base, ret_err);
@@ -115,6 +122,7 @@ static void fill(struct berth_container *c, const json_t *j)
 	c->storage = storage_of(c->d, j);
 	c->failure = berth_record_str(j, "failure");
 	c->cgroups_path = berth_record_str(j, "cgroups_path");
+	c->limits_cgroup = berth_record_str(j, "limits_cgroup");
 	c->created_ns = (uint64_t)json_integer_value(json_object_get(j, "created_ns"));
 	c->started_ns = (uint64_t)json_integer_value(json_object_get(j, "started_ns"));
 	c->finished_ns = (uint64_t)json_integer_value(json_object_get(j, "finished_ns"));
@@ -125,6 +133,8 @@ static void fill(struct berth_container *c, const json_t *j)
 	c->own_pid_ns = json_is_true(json_object_get(j, "own_pid_ns"));
 	json_t *resources = json_object_get(j, "resources");
 	c->resources = json_is_object(resources) ? json_incref(resources) : NULL;
+	json_t *update = json_object_get(j, "update");
+	c->update = json_is_object(update) ? json_incref(update) : NULL;
 	json_t *groups = json_object_get(j, "groups");
 	c->groups = berth_new_array(uint32_t, json_array_size(groups) + 1);
 	for (size_t i = 0; i < json_array_size(groups); i++)

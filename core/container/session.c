@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "base/limits.h"
 #include "base/mem.h"
+#include "spec/resources.h"
 #include "spec/spec.h"
 
 #define EXEC_ID_BYTES 16
@@ -20,6 +21,7 @@ struct berth_session {
 	char id[2 * EXEC_ID_BYTES + 1];
 	char **argv;
 	uint32_t flags;
+	int oom_score_adj;
 	const struct berth_session_ops *ops; /* NULL: released */
 	void *arg;
 	struct berth_stdio io;
@@ -175,6 +177,7 @@ static void begin_work(void *arg)
 	                          (s->flags & BERTH_IO_TTY) != 0, &process, &err);
 	json_decref(config);
 	if (r == 0) {
+		json_object_set_new(process, "oomScoreAdj", json_integer(s->oom_score_adj));
 		_cleanup_free_ char *text = json_dumps(process, JSON_COMPACT);
 		struct berth_ctr_args a = {.size = sizeof(a),
 		        .id = c->id,
@@ -233,6 +236,8 @@ struct berth_session *berth_session_start(struct berth_container *c, size_t argc
 	for (size_t i = 0; i < argc; i++)
 		s->argv = berth_strv_append(s->argv, argv[i]);
 	s->flags = flags;
+	/* An update may have changed what the container was created with. */
+	s->oom_score_adj = berth_resources_oom_score_adj(c->resources, &d->host);
 	s->cancel = berth_cancel_new();
 	s->ops = ops;
 	s->arg = arg;

@@ -1,17 +1,16 @@
 #include "spec/resources.h"
 
-#include <ctype.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/mem.h"
 #include "spec/build.h"
+#include "spec/cpuset.h"
 
 #define BERTH_LIMIT_UNIFIED 256
 #define BERTH_LIMIT_HUGEPAGES 64
 #define BERTH_LIMIT_RESOURCE_TEXT 4096
-#define BERTH_LIMIT_CPU_NUMBER 65535 /* of processors and memory nodes */
 enum { OOM_MIN = -1000, OOM_MAX = 1000 };
 
 /* 0 changes nothing; `none`, if it is not 0, is "no limit"; what the kernel takes is between. It is
@@ -73,48 +72,32 @@ static int merge_numbers(json_t *res, const Runtime__V1__LinuxContainerResources
 	return 0;
 }
 
-/* "0-3,7". */
-static bool is_number_list(const char *s)
-{
-	for (;; s++) {
-		unsigned long first, last;
-		char *end;
-
-		if (!isdigit((unsigned char)*s))
-			return false;
-		first = last = strtoul(s, &end, 10);
-		if (*end == '-') {
-			if (!isdigit((unsigned char)end[1]))
-				return false;
-			last = strtoul(end + 1, &end, 10);
-		}
-		if (last < first || last > BERTH_LIMIT_CPU_NUMBER)
-			return false;
-		if (!*end)
-			return true;
-		if (*end != ',')
-			return false;
-		s = end;
-	}
-}
-
 static int merge_cpuset(json_t *res, const char *key, const char *s, struct berth_error **ret_err)
 {
 	if (!spec_is_set(s))
 		return 0;
 	size_t n = strnlen(s, BERTH_LIMIT_RESOURCE_TEXT + 1);
-	if (n > BERTH_LIMIT_RESOURCE_TEXT || !is_number_list(s))
+	if (n > BERTH_LIMIT_RESOURCE_TEXT || !berth_cpuset_parse(s, NULL))
 		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 		        "resources.%s: \"%.64s\" is no list of numbers and ranges", key, s);
 	json_object_set_new(res, key, json_string(s));
 	return 0;
 }
 
-static bool is_page_size(const char *s)
+/* As the kernel names them: of the largest unit that is not above. */
+uint64_t berth_page_size(const char *s)
 {
+	static const struct {
+		const char *unit;
+		int shift;
+	} units[] = {{"KB", 10}, {"MB", 20}, {"GB", 30}};
 	size_t n = strspn(s, "0123456789");
-	return n && n < 16 &&
-	       (strcmp(s + n, "KB") == 0 || strcmp(s + n, "MB") == 0 || strcmp(s + n, "GB") == 0);
+	unsigned long long number = n && n < 5 && *s != '0' ? strtoull(s, NULL, 10) : 0;
+
+	for (size_t i = 0; number < 1024 && i < BERTH_ARRAY_LEN(units); i++)
+		if (strcmp(s + n, units[i].unit) == 0)
+			return number << units[i].shift;
+	return 0;
 }
 
 static json_t *find_hugepage(json_t *list, const char *page_size)
@@ -144,13 +127,16 @@ static int merge_hugepages(json_t *res, const Runtime__V1__LinuxContainerResourc
 	}
 	for (size_t i = 0; i < change->n_hugepage_limits; i++) {
 		const Runtime__V1__HugepageLimit *h = change->hugepage_limits[i];
-		if (!is_page_size(h->page_size))
+		uint64_t size = berth_page_size(h->page_size);
+		if (!size)
 			return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
 			        "resources.hugepage_limits[%zu]: page size \"%.16s\" is not like "
 			        "\"2MB\"",
 			        i, h->page_size);
-		/* The kubelet's "no limit" has the top bit set; JSON ends below. */
-		json_int_t limit = h->limit > INT64_MAX ? INT64_MAX : (json_int_t)h->limit;
+		/* The kubelet's "no limit" has the top bit set; JSON ends below. Else it is the
+		 * kernel that counts whole pages. */
+		json_int_t limit = h->limit >= INT64_MAX ? INT64_MAX
+		                                         : (json_int_t)(h->limit - h->limit % size);
 		json_t *old = find_hugepage(list, h->page_size);
 		if (old)
 			json_object_set_new(old, "limit", json_integer(limit));
@@ -219,6 +205,17 @@ int berth_resources_merge(const char *id, const json_t *have,
 	return 0;
 }
 
+void berth_resources_settle(json_t *res, const struct berth_spec_host *host)
+{
+	if (!host->hugetlb)
+		json_object_del(res, "hugepage_limits");
+	if (!host->swap_accounting)
+		json_object_del(res, "memory_swap_limit_in_bytes");
+	if (json_object_get(res, "oom_score_adj"))
+		json_object_set_new(res, "oom_score_adj",
+		        json_integer(berth_resources_oom_score_adj(res, host)));
+}
+
 static void copy(const json_t *res, const char *from, json_t *to, const char *key)
 {
 	json_t *v = json_object_get(res, from);
@@ -237,12 +234,19 @@ int berth_resources_oci(const char *id, const json_t *res, const struct berth_sp
         json_t **ret, struct berth_error **ret_err)
 {
 	json_t *unified = json_object_get(res, "unified"), *v;
+	json_int_t swap = json_integer_value(json_object_get(res, "memory_swap_limit_in_bytes"));
 	size_t i;
 
 	(void)id;
 	if (json_object_size(unified) && !host->cgroup_v2)
 		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
 		        "resources.unified: this host's controllers are in cgroup v1");
+	/* It is the limit of both together. */
+	if (host->swap_accounting && swap > 0 &&
+	        json_integer_value(json_object_get(res, "memory_limit_in_bytes")) <= 0)
+		return berth_error_set(ret_err, BERTH_INVALID_ARGUMENT,
+		        "resources.memory_swap_limit_in_bytes: %lld without a memory limit",
+		        (long long)swap);
 
 	json_t *oci = json_object(), *cpu = json_object(), *memory = json_object();
 	copy(res, "cpu_shares", cpu, "shares");

@@ -19,9 +19,16 @@ int berth_resources_merge(const char *id, const json_t *have,
         const Runtime__V1__LinuxContainerResources *change, json_t **ret,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
 
+/* [any] The bytes of a page of a size like "2MB"; 0 where it is none of the kernel's names. */
+uint64_t berth_page_size(const char *name);
+
+/* [any] Takes out of the model what this host cannot put in force, for it is what is told: sizes of
+ * huge pages without their controller, swap that is not accounted, a score out of reach. */
+void berth_resources_settle(json_t *res, const struct berth_spec_host *host);
+
 /* [any] OCI linux.resources (without "devices") for this host: on cgroup v2 unified keys are passed
- * on, on v1 they are INVALID_ARGUMENT; swap is left out where it is not accounted. One reference.
- */
+ * on, on v1 they are FAILED_PRECONDITION; swap is left out where it is not accounted. One
+ * reference. */
 int berth_resources_oci(const char *id, const json_t *res, const struct berth_spec_host *host,
         json_t **ret, struct berth_error **ret_err) BERTH_MUST_CHECK;
 

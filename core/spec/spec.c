@@ -89,11 +89,15 @@ static int resources(struct spec_build *b, struct berth_error **ret_err)
 	json_t *oci;
 
 	if (berth_resources_merge(in->container_id, NULL,
-	            b->c->linux ? b->c->linux->resources : NULL, &b->out->resources, ret_err) < 0 ||
-	        berth_resources_oci(in->container_id, b->out->resources, b->host, &oci, ret_err) <
-	                0)
+	            b->c->linux ? b->c->linux->resources : NULL, &b->out->resources, ret_err) < 0)
+		return -1;
+	berth_resources_settle(b->out->resources, b->host);
+	if (berth_resources_oci(in->container_id, b->out->resources, b->host, &oci, ret_err) < 0)
 		return -1;
 	json_object_set_new(b->oci_linux, "resources", oci);
+	/* No quota is what a new cgroup has, and crun 1.8 cannot write that to v1. */
+	if (json_integer_value(json_object_get(json_object_get(oci, "cpu"), "quota")) < 0)
+		json_object_del(json_object_get(oci, "cpu"), "quota");
 	json_object_set_new(b->process, "oomScoreAdj",
 	        json_integer(berth_resources_oom_score_adj(b->out->resources, b->host)));
 	if (in->pids_limit > 0)

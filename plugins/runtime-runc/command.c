@@ -182,6 +182,7 @@ static berth_status status_of(const char *words)
 	        {"memory limit too low", BERTH_E_INVALID},
 	        {"memory limit could be too low", BERTH_E_INVALID},
 	        {"allowed cpu-shares is", BERTH_E_INVALID},
+	        {"value conversion error", BERTH_E_INVALID},
 	};
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
 		if (strcasestr(words, known[i].part))

@@ -192,6 +192,7 @@ class Daemon(Traces):
         self.fake = fake
         self.runtime = runtime
         self.env = env or {}
+        self.prepare = None  # for a shell, in mounts of its own, before berthd starts
         self.proc = self.channel = None
         self.names = 0
         self.net = 50 + Daemon.counter % 150
@@ -256,8 +257,11 @@ class Daemon(Traces):
         full.setdefault("UBSAN_OPTIONS", "print_stacktrace=1:halt_on_error=1:exitcode=99")
         self.err = open(self.stderr_path, "ab")
         argv = [os.path.join(build_dir(), "core/berthd"), "--config", f"{self.tmp}/berth.yaml", "--helpers", self.helpers]
+        prepare = [self.prepare] if self.prepare else []
         if self.runtime == "crun":  # it refuses a hybrid of cgroup v1 and v2: its daemon does not see the v2 part
-            argv = ["unshare", "-m", "sh", "-c", "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$@\"", "sh"] + argv
+            prepare.append("umount /sys/fs/cgroup/unified 2>/dev/null")
+        if prepare:
+            argv = ["unshare", "-m", "sh", "-c", "; ".join(prepare + ["exec \"$@\""]), "sh"] + argv
         if nofile:
             argv = ["prlimit", f"--nofile={nofile}:{nofile}", "--"] + argv
         self.proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=self.err, stderr=self.err, env=full, cwd="/")

@@ -40,8 +40,8 @@ class Client:
         self.other_config = d.pod_config(name="q")
         self.pods, self.ctrs, self.images = {}, {}, set()  # what must be there: id -> state
         self.gone = set()  # what must not be there any more
-        self.steps = [self.do_import, self.do_run, self.do_create, self.do_start, self.do_exec, self.do_short,
-                      self.do_stop, self.do_remove_ctr, self.do_stop_pod, self.do_remove_pod, self.do_remove_image]
+        self.steps = [self.do_import, self.do_run, self.do_create, self.do_start, self.do_update, self.do_exec,
+                      self.do_short, self.do_stop, self.do_remove_ctr, self.do_stop_pod, self.do_remove_pod, self.do_remove_image]
 
     def step(self, n):
         self.steps[n]()
@@ -66,6 +66,10 @@ class Client:
     def do_start(self):
         self.d.start_ctr(self.long)
         self.ctrs[self.long] = pb().CONTAINER_RUNNING
+
+    def do_update(self):
+        self.d.rt.UpdateContainerResources(pb().UpdateContainerResourcesRequest(
+            container_id=self.long, linux=pb().LinuxContainerResources(memory_limit_in_bytes=64 << 20)), timeout=60)
 
     def do_exec(self):
         assert self.d.exec(self.long, "sh", "-c", "sleep 0.2; echo x").stdout == b"x\n"
@@ -127,6 +131,10 @@ class Client:
         short = getattr(self, "short", None)
         if short in ctrs and ctrs[short] == pb().CONTAINER_EXITED:
             assert d.status(short).exit_code == 9
+        if self.steps[step] == self.do_update:  # what is told is what is in force
+            limit = d.status(self.long).resources.linux.memory_limit_in_bytes
+            now = d.cgroup_file(self.long, "memory.limit_in_bytes", "memory.max")
+            assert (limit == 0 and (now == "max" or int(now) > 1 << 60)) or str(limit) == now, (limit, now)
         # Half-made things are gone: what is on disk is what is listed.
         assert set(os.listdir(f"{d.run}/pods")) == set(pods)
         assert set(os.listdir(f"{d.run}/containers")) == set(ctrs)

@@ -40,6 +40,13 @@ class Traces:
         with open(got[0]) as f:
             return f.read().strip()
 
+    def limits(self, cid):
+        """What the kernel has in force for a container, whatever it is called."""
+        names = [("cpu.shares", "cpu.weight"), ("cpu.cfs_quota_us", "cpu.max"), ("cpu.cfs_period_us", "cpu.max"),
+                 ("cpuset.cpus", "cpuset.cpus.effective"), ("cpuset.mems", "cpuset.mems.effective"),
+                 ("memory.limit_in_bytes", "memory.max"), ("memory.memsw.limit_in_bytes", "memory.swap.max")]
+        return {v1: self.cgroup_file(cid, v1, v2) for v1, v2 in names}
+
     def veths(self):
         return sorted(os.listdir(f"/sys/class/net/{self.bridge}/brif")) if os.path.exists(
             f"/sys/class/net/{self.bridge}/brif") else []

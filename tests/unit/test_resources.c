@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/mem.h"
+#include "spec/cpuset.h"
 #include "spec/resources.h"
 #include "spec/validate.h"
 #include "spec_fixture.h"
@@ -234,11 +235,103 @@ static void test_resources_cpuset(void **state)
 	}
 }
 
+static void test_page_sizes(void **state)
+{
+	static const struct {
+		const char *name;
+		uint64_t size;
+	} v[] = {{"2MB", 2 << 20}, {"1GB", 1 << 30}, {"64KB", 64 << 10}, {"512MB", 512 << 20},
+	        {"16GB", UINT64_C(16) << 30}, {"2048KB", 0}, {"1024MB", 0}, {"0MB", 0}, {"02MB", 0},
+	        {"MB", 0}, {"", 0}, {"2mb", 0}, {"2M", 0}, {"2MBs", 0}, {"-2MB", 0},
+	        {"99999999GB", 0}};
+	(void)state;
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(v); i++)
+		if (berth_page_size(v[i].name) != v[i].size)
+			fail_msg("%s", v[i].name);
+}
+
+/* The kernel counts whole pages, and that is what is told. */
+static void test_whole_pages(void **state)
+{
+	struct fixture *f = *state;
+	static const struct {
+		uint64_t asked;
+		int64_t told;
+	} v[] = {{0, 0}, {1, 0}, {2 << 20, 2 << 20}, {(5 << 20) + 1, 4 << 20},
+	        {UINT64_MAX, INT64_MAX}, {(uint64_t)INT64_MAX, INT64_MAX}};
+	Runtime__V1__HugepageLimit page = RUNTIME__V1__HUGEPAGE_LIMIT__INIT, *pages[] = {&page};
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(v); i++) {
+		json_t *r = NULL, *limit;
+		page.page_size = S("2MB");
+		page.limit = v[i].asked;
+		f->res.hugepage_limits = pages;
+		f->res.n_hugepage_limits = 1;
+		assert_int_equal(berth_resources_merge("c", NULL, &f->res, &r, &f->err), 0);
+		limit = json_array_get(json_object_get(r, "hugepage_limits"), 0);
+		assert_int_equal(json_integer_value(json_object_get(limit, "limit")), v[i].told);
+		json_decref(r);
+	}
+}
+
+static void test_what_cannot_be_in_force(void **state)
+{
+	struct fixture *f = *state;
+	json_t *res = json_pack("{s[{sssi}]sisisi}", "hugepage_limits", "page_size", "2MB", "limit",
+	               0, "memory_limit_in_bytes", 1 << 20, "memory_swap_limit_in_bytes", 1 << 21,
+	               "oom_score_adj", 5000),
+	       *all = json_deep_copy(res), *oci = NULL;
+
+	f->host.hugetlb = f->host.swap_accounting = f->host.can_lower_oom = true;
+	berth_resources_settle(res, &f->host);
+	json_object_set_new(all, "oom_score_adj", json_integer(1000));
+	assert_true(json_equal(res, all));
+	f->host.hugetlb = f->host.swap_accounting = false;
+	berth_resources_settle(res, &f->host);
+	json_object_del(all, "hugepage_limits");
+	json_object_del(all, "memory_swap_limit_in_bytes");
+	assert_true(json_equal(res, all));
+	/* A score that nobody spoke of stays unspoken. */
+	json_object_del(res, "oom_score_adj");
+	berth_resources_settle(res, &f->host);
+	assert_null(json_object_get(res, "oom_score_adj"));
+
+	f->host.swap_accounting = true;
+	json_object_set_new(res, "memory_swap_limit_in_bytes", json_integer(1 << 21));
+	assert_int_equal(berth_resources_oci("c", res, &f->host, &oci, &f->err), 0);
+	json_decref(oci);
+	json_object_set_new(res, "memory_limit_in_bytes", json_integer(-1));
+	assert_int_equal(berth_resources_oci("c", res, &f->host, &oci, &f->err), -1);
+	assert_int_equal(f->err->code, BERTH_INVALID_ARGUMENT);
+	assert_non_null(strstr(f->err->msg, "without a memory limit"));
+	json_decref(res);
+	json_decref(all);
+}
+
+static void test_sets_within_sets(void **state)
+{
+	static const struct {
+		const char *part, *whole;
+		bool yes;
+	} v[] = {{"0", "0-3", true}, {"0-3", "0-3", true}, {"1,3", "0-3", true},
+	        {"4", "0-3", false}, {"0-64", "0-63", false}, {"64", "0-63,65", false},
+	        {"65535", "0-65535", true}};
+	struct berth_cpuset part, whole;
+	(void)state;
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(v); i++) {
+		assert_true(berth_cpuset_parse(v[i].part, &part));
+		assert_true(berth_cpuset_parse(v[i].whole, &whole));
+		if (berth_cpuset_within(&part, &whole) != v[i].yes)
+			fail_msg("%s in %s", v[i].part, v[i].whole);
+	}
+}
+
 #define T(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {T(test_signals), T(test_resources_merge),
-	        T(test_resources_ranges), T(test_resources_before), T(test_resources_cpuset)};
+	        T(test_resources_ranges), T(test_resources_before), T(test_resources_cpuset),
+	        T(test_page_sizes), T(test_whole_pages), T(test_what_cannot_be_in_force),
+	        T(test_sets_within_sets)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

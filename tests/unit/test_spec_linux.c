@@ -164,7 +164,7 @@ static void test_resources(void **state)
 	assert_string_equal(fixture_str(f, "linux.resources.hugepageLimits.0.pageSize"), "2MB");
 	assert_int_equal(json_integer_value(fixture_get(f, "process.oomScoreAdj")), -200);
 	assert_int_equal(
-	        json_integer_value(json_object_get(f->out.resources, "oom_score_adj")), -998);
+	        json_integer_value(json_object_get(f->out.resources, "oom_score_adj")), -200);
 	f->host.can_lower_oom = true;
 	f->host.hugetlb = f->host.swap_accounting = false;
 	f->in.pids_limit = -1;
