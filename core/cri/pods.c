@@ -6,7 +6,6 @@
 
 #include "base/fd.h"
 #include "spec/podfiles.h"
-#include "spec/resources.h"
 #include "spec/validate.h"
 
 static void ran(const char *id, const struct berth_error *err, void *arg)
@@ -143,9 +142,10 @@ static void fill_info(struct berth_grpc_call *call, const struct berth_pod *p,
 	json_t *ips = json_array();
 	for (char **ip = p->ips; ip && *ip; ip++)
 		json_array_append_new(ips, json_string(*ip));
-	json_t *j = json_pack("{s:s, s:i, s:s, s:s, s:s?, s:o, s:s}", "sandboxID", p->id, "pid", 0,
-	        "image", "", "runtimeHandler", p->handler_name, "netns",
-	        p->host_network ? NULL : net, "ips", ips, "hostname", p->hostname);
+	json_t *j = json_pack("{s:s, s:i, s:s, s:s, s:s?, s:o, s:s, s:O*, s:O*}", "sandboxID",
+	        p->id, "pid", 0, "image", "", "runtimeHandler", p->handler_name, "netns",
+	        p->host_network ? NULL : net, "ips", ips, "hostname", p->hostname, "overhead",
+	        p->overhead, "resources", p->resources);
 	_cleanup_free_ char *text = json_dumps(j, JSON_COMPACT);
 	json_decref(j);
 	r->info = berth_arena_alloc(berth_grpc_arena(call), sizeof(*r->info));
@@ -258,32 +258,4 @@ HANDLER(berth_cri_stream_pod_sandboxes)
 			break;
 	}
 	berth_grpc_finish(call);
-}
-
-static int check_resources(
-        const char *id, const Runtime__V1__LinuxContainerResources *r, struct berth_error **ret_err)
-{
-	json_t *checked = NULL;
-	int e = r ? berth_resources_merge(id, NULL, r, &checked, ret_err) : 0;
-
-	json_decref(checked);
-	return e < 0 ? berth_error_wrap(ret_err, "pod sandbox %s", id) : 0;
-}
-
-/* The kubelet has changed the pod's cgroup itself; it tells those who keep a sandbox of their own.
- * A pod sandbox of ours has no limits that could be changed. */
-HANDLER(berth_cri_update_pod_sandbox_resources)
-{
-	const Runtime__V1__UpdatePodSandboxResourcesRequest *q = (const void *)request;
-	Runtime__V1__UpdatePodSandboxResourcesResponse r =
-	        RUNTIME__V1__UPDATE_POD_SANDBOX_RESOURCES_RESPONSE__INIT;
-	struct berth_error *err = NULL;
-
-	const struct berth_pod *p = berth_pod_find(arg, q->pod_sandbox_id, &err);
-	if (p && check_resources(p->id, q->overhead, &err) == 0 &&
-	        check_resources(p->id, q->resources, &err) == 0)
-		berth_grpc_reply(call, &r.base);
-	else
-		berth_grpc_fail(call, err);
-	berth_error_free(err);
 }

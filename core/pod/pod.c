@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "spec/podfiles.h"
+#include "spec/resources.h"
 #include "stats/sampler.h"
 
 char *berth_path(const char *first, ...)
@@ -65,6 +66,8 @@ struct berth_pod *berth_pod_unref(struct berth_pod *p)
 	free(p->hostname);
 	berth_strv_free(p->ips);
 	free(p->sandbox_state);
+	json_decref(p->overhead);
+	json_decref(p->resources);
 	berth_sampled_free(p->sampled);
 	free(p);
 	return NULL;
@@ -77,6 +80,17 @@ static Runtime__V1__PodSandboxConfig *copy_config(const Runtime__V1__PodSandboxC
 	_cleanup_free_ uint8_t *bytes = berth_zalloc(n + 1);
 	runtime__v1__pod_sandbox_config__pack(config, bytes);
 	return runtime__v1__pod_sandbox_config__unpack(NULL, n, bytes);
+}
+
+/* What is wrong in it is told where the pod is made. */
+static json_t *model_of(const char *id, const Runtime__V1__LinuxContainerResources *r)
+{
+	struct berth_error *err = NULL;
+	json_t *model = NULL;
+
+	if (r && berth_resources_merge(id, NULL, r, &model, &err) < 0)
+		berth_error_free(err);
+	return model;
 }
 
 struct berth_pod *berth_pod_new(struct berth_daemon *d, const char *id,
@@ -94,6 +108,10 @@ struct berth_pod *berth_pod_new(struct berth_daemon *d, const char *id,
 	        "%s_%s_%s_%u", m->name, m->namespace_, m->uid, (unsigned int)m->attempt);
 	p->host_network = berth_pod_host_network(p->config);
 	p->hostname = berth_pod_hostname(p->config, p->id);
+	if (p->config->linux) {
+		p->overhead = model_of(p->id, p->config->linux->overhead);
+		p->resources = model_of(p->id, p->config->linux->resources);
+	}
 	return p;
 }
 

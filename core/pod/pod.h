@@ -2,6 +2,7 @@
 #ifndef BERTH_POD_POD_H
 #define BERTH_POD_POD_H
 
+#include <jansson.h>
 #include <uthash.h>
 
 #include "cri.pb-c.h"
@@ -38,6 +39,9 @@ struct berth_pod {
 	bool shared_pid;                /* berth-init holds the PID namespace */
 	bool ending;                    /* its stop or removal was begun, for good */
 	char *sandbox_state;            /* the runtime plugin's own, or NULL */
+	/* In the form of spec/resources.h: of the configuration, or of the last update. NULL where
+	 * nothing was said. */
+	json_t *overhead, *resources;
 	struct berth_container *containers;
 	struct berth_sampled *sampled; /* its statistics; NULL = nobody has asked */
 	struct berth_gate gate;
@@ -78,6 +82,9 @@ char *berth_pod_ns_path(const struct berth_pod *p, const char *kind);
 /* ---- the record; [worker] ---- */
 int berth_pod_save(struct berth_pod *p, enum berth_pod_phase phase,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* The same with other overhead and resources than p has. */
+int berth_pod_save_as(struct berth_pod *p, enum berth_pod_phase phase, json_t *overhead,
+        json_t *resources, struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* Reads DIR/pod.json. Returns a new object that is in no table. */
 struct berth_pod *berth_pod_load(
         struct berth_daemon *d, const char *id, bool *ret_old_boot, struct berth_error **ret_err);

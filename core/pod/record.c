@@ -113,15 +113,32 @@ static const char *const phases[] = {
 
 int berth_pod_save(struct berth_pod *p, enum berth_pod_phase phase, struct berth_error **ret_err)
 {
+	return berth_pod_save_as(p, phase, p->overhead, p->resources, ret_err);
+}
+
+int berth_pod_save_as(struct berth_pod *p, enum berth_pod_phase phase, json_t *overhead,
+        json_t *resources, struct berth_error **ret_err)
+{
 	_cleanup_free_ char *dir = berth_pod_dir(p);
 	json_t *ips = json_array();
 	for (char **ip = p->ips; ip && *ip; ip++)
 		json_array_append_new(ips, json_string(*ip));
-	json_t *j = json_pack("{s:s, s:b, s:s, s:I, s:s, s:o, s:b, s:b, s:s?}", "phase",
+	json_t *j = json_pack("{s:s, s:b, s:s, s:I, s:s, s:o, s:b, s:b, s:s?, s:O*, s:O*}", "phase",
 	        phases[phase], "ending", phase == BERTH_POD_ENDING, "id", p->id, "created_ns",
 	        (json_int_t)p->created_ns, "handler", p->handler_name, "ips", ips, "network",
-	        p->has_network, "shared_pid", p->shared_pid, "sandbox_state", p->sandbox_state);
+	        p->has_network, "shared_pid", p->shared_pid, "sandbox_state", p->sandbox_state,
+	        "overhead", overhead, "resources", resources);
 	return berth_record_save(dir, "pod.json", j, &p->config->base, ret_err);
+}
+
+/* A record of before they were kept has none: they are what the configuration says. */
+static void load_resources(const json_t *j, const char *key, json_t **to)
+{
+	json_t *v = json_object_get(j, key);
+	if (!json_is_object(v))
+		return;
+	json_decref(*to);
+	*to = json_incref(v);
 }
 
 struct berth_pod *berth_pod_load(
@@ -143,6 +160,8 @@ struct berth_pod *berth_pod_load(
 		p->has_network = json_is_true(json_object_get(j, "network"));
 		p->shared_pid = json_is_true(json_object_get(j, "shared_pid"));
 		p->sandbox_state = berth_record_str(j, "sandbox_state");
+		load_resources(j, "overhead", &p->overhead);
+		load_resources(j, "resources", &p->resources);
 		size_t i;
 		json_t *ip;
 		json_array_foreach (json_object_get(j, "ips"), i, ip)

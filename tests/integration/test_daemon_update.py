@@ -1,4 +1,4 @@
-"""Limits of living containers are changed, whole or not at all."""
+"""Limits of living containers are changed, whole or not at all; and what the kubelet says of a pod's."""
 import glob
 import json
 import os
@@ -361,3 +361,51 @@ def test_killed_in_an_update(make_daemon, point, done):
         assert "update" not in json.load(f)
     update(d, cid, cpu_shares=400)
     assert told(d, cid).cpu_shares == 400
+
+
+# ---- pods ----
+
+def info(d, pod):
+    return json.loads(d.rt.PodSandboxStatus(pb().PodSandboxStatusRequest(pod_sandbox_id=pod[0], verbose=True)).info["info"])
+
+
+def update_pod(d, pod, **kw):
+    d.rt.UpdatePodSandboxResources(pb().UpdatePodSandboxResourcesRequest(pod_sandbox_id=pod[0], **kw), timeout=60)
+
+
+def test_resources_of_a_pod_are_kept(make_daemon):
+    m = pb()
+    d = make_daemon(fake=True)
+    config = d.pod_config(name="p")
+    config.linux.overhead.cpu_shares = 100
+    config.linux.resources.memory_limit_in_bytes = 64 * MIB
+    pod, plain = d.run_pod(config=config), d.run_pod()
+    assert (info(d, pod)["overhead"], info(d, pod)["resources"]) == ({"cpu_shares": 100}, {"memory_limit_in_bytes": 64 * MIB})
+    assert not {"overhead", "resources"} & set(info(d, plain))
+    update_pod(d, pod, resources=m.LinuxContainerResources(cpu_quota=50000, cpu_period=100000, memory_limit_in_bytes=96 * MIB))
+    want = {"cpu_quota": 50000, "cpu_period": 100000, "memory_limit_in_bytes": 96 * MIB}
+    for again in (False, True):
+        if again:
+            d.kill9()
+            d.start()
+        got = info(d, pod)
+        assert (got["overhead"], got["resources"]) == ({"cpu_shares": 100}, want)
+    with fails("INVALID_ARGUMENT", pod[0], "cpu_period"):
+        update_pod(d, pod, overhead=m.LinuxContainerResources(cpu_shares=300), resources=m.LinuxContainerResources(cpu_period=5))
+    at = f"{d.run}/pods/{pod[0]}"
+    subprocess.run(f"mount --bind {at} {at} && mount -o remount,bind,ro {at}", shell=True, check=True)
+    try:
+        with fails("INTERNAL", pod[0], "pod.json"):
+            update_pod(d, pod, overhead=m.LinuxContainerResources(cpu_shares=300))
+    finally:
+        subprocess.run(["umount", at], check=True)
+    assert info(d, pod) == got
+    d.stop_pod(pod)
+    with fails("FAILED_PRECONDITION", pod[0]):
+        update_pod(d, pod, overhead=m.LinuxContainerResources(cpu_shares=300))
+    assert info(d, pod)["resources"] == want
+    d.remove_pod(pod)
+    with fails("NOT_FOUND", pod[0]):
+        update_pod(d, pod, overhead=m.LinuxContainerResources(cpu_shares=300))
+    d.remove_all()
+    d.check_clean()
