@@ -92,6 +92,11 @@ void berth_call_set_cancel(struct berth_call *c, struct berth_cancel *cancel)
 	c->cancel = berth_cancel_ref(cancel);
 }
 
+void berth_call_set_mark(struct berth_call *c, uint64_t mark)
+{
+	c->mark = mark;
+}
+
 const struct berth_error *berth_call_error(const struct berth_call *c)
 {
 	return c->error;

@@ -64,6 +64,7 @@ const struct berth_plugin *berth_instance_descriptor(
 uint64_t berth_instance_features(const struct berth_instance *i);
 /* [any] Why it has not BERTH_F_QUOTA; never NULL. */
 const char *berth_instance_no_quota(const struct berth_instance *i);
+const char *berth_instance_no_checkpoint(const struct berth_instance *i); /* likewise */
 bool berth_instance_has_storage(const struct berth_instance *i);
 bool berth_instance_has_runtime(const struct berth_instance *i);
 bool berth_instance_has_network(const struct berth_instance *i);
@@ -110,7 +111,8 @@ struct berth_instance *berth_plugin_host_at(const struct berth_plugin_host *h, s
 	X(RUNTIME_PAUSE, runtime, pause, const struct berth_ctr_args, void, 0)                    \
 	X(RUNTIME_RESUME, runtime, resume, const struct berth_ctr_args, void, 0)                  \
 	X(RUNTIME_REOPEN_LOG, runtime, reopen_log, const struct berth_ctr_args, void, 0)          \
-	X(RUNTIME_STATS, runtime, stats, const struct berth_ctr_args, struct berth_ctr_stats, 1)
+	X(RUNTIME_STATS, runtime, stats, const struct berth_ctr_args, struct berth_ctr_stats, 1)  \
+	X(RUNTIME_CHECKPOINT, runtime, checkpoint, const struct berth_checkpoint_args, void, 0)
 #define BERTH_OPS_NETWORK(X)                                                                     \
 	X(NETWORK_ATTACH, network, attach, const struct berth_net_args, struct berth_net_result, \
 	        0)                                                                               \
@@ -152,6 +154,9 @@ struct berth_call *berth_call_new(
  * referenced. */
 void berth_call_set_deadline(struct berth_call *c, uint64_t deadline_ns);
 void berth_call_set_cancel(struct berth_call *c, struct berth_cancel *cancel);
+/* What the op runs by host->run() bears the mark, with all that descends from it, and ends with it.
+ */
+void berth_call_set_mark(struct berth_call *c, uint64_t mark);
 /* [worker, not of a plugin lane] Runs the op on its lane and waits for it, past the deadline as
  * well: what an op did must be known before anything is undone. `out` must have its `size` member
  * set by the caller and be zeroed otherwise. */

@@ -114,6 +114,7 @@ static struct berth_instance *instance_free(struct berth_instance *i)
 	free(i->why_unhealthy);
 	free(i->says);
 	free(i->no_quota);
+	free(i->no_checkpoint);
 	free(i);
 	return NULL;
 }
@@ -136,6 +137,8 @@ static void ask_features(struct berth_instance *i)
 	i->features = f->features;
 	if (f->no_quota)
 		i->no_quota = berth_strdup(f->no_quota);
+	if (BERTH_HAS(struct berth_features, f, no_checkpoint) && f->no_checkpoint)
+		i->no_checkpoint = berth_strdup(f->no_checkpoint);
 }
 
 static berth_status call_start_op(struct berth_op *op, struct berth_instance *i, void *arg)
@@ -305,6 +308,11 @@ uint64_t berth_instance_features(const struct berth_instance *i)
 const char *berth_instance_no_quota(const struct berth_instance *i)
 {
 	return i->no_quota ? i->no_quota : "it never has";
+}
+
+const char *berth_instance_no_checkpoint(const struct berth_instance *i)
+{
+	return i->no_checkpoint ? i->no_checkpoint : "it never can";
 }
 
 bool berth_instance_has_storage(const struct berth_instance *i)

@@ -72,7 +72,7 @@ struct berth_instance {
 	void *self;
 	bool created, started;
 	uint64_t features;
-	char *no_quota;                       /* or NULL */
+	char *no_quota, *no_checkpoint;       /* or NULL */
 	struct berth_pool *lanes[LANE_COUNT]; /* SERIAL: all the same */
 	pthread_mutex_t lock;                 /* guards what follows */
 	unsigned int ops;                     /* that were begun and have not ended */
@@ -107,6 +107,7 @@ struct berth_call {
 
 	uint64_t deadline_ns;
 	struct berth_cancel *cancel;
+	uint64_t mark; /* of what it runs; 0 = none */
 	int cancel_fd; /* an epoll of the token and a timer; -1 until asked for */
 	int timer_fd;
 	pthread_mutex_t lock; /* several threads of a plugin may serve one op: cancel_fd to error */

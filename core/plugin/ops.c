@@ -79,6 +79,19 @@ static berth_status invoke_storage(struct berth_call *c, struct berth_op *op, vo
 	}
 }
 
+static berth_status checkpoint(struct berth_call *c, struct berth_op *op, void *self)
+{
+	const struct berth_runtime_ops *t = &c->instance->file->runtime;
+
+	if (!t->checkpoint)
+		return missing(c);
+	if (!(c->instance->features & BERTH_F_CHECKPOINT))
+		return berth_service_failf(op, BERTH_E_UNIMPLEMENTED, 0,
+		        "container '%s': plugin %s makes no checkpoints", c->object,
+		        c->instance->file->name);
+	return t->checkpoint(op, self, c->in);
+}
+
 static berth_status invoke_runtime(struct berth_call *c, struct berth_op *op, void *self)
 {
 	const struct berth_runtime_ops *t = &c->instance->file->runtime;
@@ -119,8 +132,10 @@ static berth_status invoke_runtime(struct berth_call *c, struct berth_op *op, vo
 		return t->resume ? t->resume(op, self, a) : missing(c);
 	case BERTH_OP_RUNTIME_REOPEN_LOG:
 		return t->reopen_log ? t->reopen_log(op, self, a) : missing(c);
-	default:
+	case BERTH_OP_RUNTIME_STATS:
 		return t->stats ? t->stats(op, self, a, c->out) : missing(c);
+	default:
+		return checkpoint(c, op, self);
 	}
 }
 
@@ -152,7 +167,7 @@ berth_status berth_op_invoke(struct berth_call *c)
 		return c->custom(op, c->instance, c->custom_arg);
 	if (is_storage((enum berth_opcode)c->opcode))
 		return invoke_storage(c, op, self);
-	if (c->opcode <= BERTH_OP_RUNTIME_STATS)
+	if (c->opcode <= BERTH_OP_RUNTIME_CHECKPOINT)
 		return invoke_runtime(c, op, self);
 	return invoke_network(c, op, self);
 }
@@ -190,9 +205,9 @@ const char *berth_plugin_lacks(const struct plugin_file *f)
 {
 	for (size_t n = 0; n < BERTH_ARRAY_LEN(needed); n++) {
 		enum berth_opcode op = needed[n];
-		bool serves = is_storage(op)                 ? f->desc.storage != NULL
-		              : op <= BERTH_OP_RUNTIME_STATS ? f->desc.runtime != NULL
-		                                             : f->desc.network != NULL;
+		bool serves = is_storage(op)                      ? f->desc.storage != NULL
+		              : op <= BERTH_OP_RUNTIME_CHECKPOINT ? f->desc.runtime != NULL
+		                                                  : f->desc.network != NULL;
 		if (serves && !file_has_op(f, op))
 			return berth_op_name(op);
 	}

@@ -14,6 +14,7 @@
 #include "loop/child.h"
 #include "plugin/internal.h"
 
+#define REAP_MS 5000  /* for what a marked child leaves */
 #define DRAIN_MS 2000 /* for output that a grandchild may hold open after the child has ended */
 
 struct capture {
@@ -30,6 +31,7 @@ struct running {
 	uint64_t in_done;
 	struct capture out[2];
 	bool exited, terminated, killed;
+	uint64_t mark;
 	uint64_t kill_at_ns, drain_until_ns;
 };
 
@@ -75,7 +77,7 @@ static void end_child(struct running *r, uint64_t now)
 	}
 	if (!r->killed && now >= r->kill_at_ns) {
 		r->killed = true;
-		berth_kill_tree(r->pid, 0, 0);
+		berth_kill_tree(r->pid, r->mark, 0);
 	}
 }
 
@@ -153,6 +155,7 @@ static int start(struct running *r, struct berth_error **ret_err)
 	        .n_keep_fds = spec->n_keep_fds,
 	        .cgroup_procs = (const char *const *)(void *)procs,
 	        .new_session = 1,
+	        .mark = r->mark,
 	};
 	result = berth_child_start(&child, &r->pid, &r->pidfd, ret_err);
 	if (result == 0) {
@@ -189,6 +192,7 @@ berth_status berth_service_run(
 		max = BERTH_LIMIT_RUN_OUTPUT_MAX;
 	struct running r = {.op = op,
 	        .spec = spec,
+	        .mark = c->mark,
 	        .pidfd = -1,
 	        .in_fd = -1,
 	        .out = {{.fd = -1, .max = max}, {.fd = -1, .max = max}}};
@@ -203,6 +207,8 @@ berth_status berth_service_run(
 		;
 	int status = 0;
 	int waited = berth_child_wait(r.pid, r.pidfd, &status);
+	if (r.mark)
+		berth_kill_tree(0, r.mark, REAP_MS);
 	berth_close(r.in_fd);
 	berth_close(r.pidfd);
 	for (int i = 0; i < 2; i++)

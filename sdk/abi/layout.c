@@ -265,8 +265,17 @@ AT(berth_ctr_stats, mem_working_set, 24, 8);
 AT(berth_ctr_stats, pids, 32, 8);
 AT(berth_ctr_stats, when_ns, 40, 8);
 
+/* berth_checkpoint_args */
+SIZE(berth_checkpoint_args, 40);
+AT(berth_checkpoint_args, size, 0, 4);
+AT(berth_checkpoint_args, flags, 4, 4);
+AT(berth_checkpoint_args, id, 8, 8);
+AT(berth_checkpoint_args, bundle, 16, 8);
+AT(berth_checkpoint_args, image_dir, 24, 8);
+AT(berth_checkpoint_args, work_dir, 32, 8);
+
 /* berth_runtime_ops */
-SIZE(berth_runtime_ops, 152);
+SIZE(berth_runtime_ops, 160);
 AT(berth_runtime_ops, size, 0, 4);
 AT(berth_runtime_ops, reserved0, 4, 4);
 AT(berth_runtime_ops, info, 8, 8);
@@ -287,6 +296,7 @@ AT(berth_runtime_ops, pause, 120, 8);
 AT(berth_runtime_ops, resume, 128, 8);
 AT(berth_runtime_ops, reopen_log, 136, 8);
 AT(berth_runtime_ops, stats, 144, 8);
+AT(berth_runtime_ops, checkpoint, 152, 8);
 
 /* berth_port */
 SIZE(berth_port, 16);
@@ -335,11 +345,12 @@ AT(berth_network_ops, status, 32, 8);
 AT(berth_network_ops, gc, 40, 8);
 
 /* berth_features */
-SIZE(berth_features, 24);
+SIZE(berth_features, 32);
 AT(berth_features, size, 0, 4);
 AT(berth_features, reserved0, 4, 4);
 AT(berth_features, features, 8, 8);
 AT(berth_features, no_quota, 16, 8);
+AT(berth_features, no_checkpoint, 24, 8);
 
 /* berth_plugin */
 SIZE(berth_plugin, 104);
@@ -389,6 +400,7 @@ VALUE(BERTH_F_IDMAP, 8);
 VALUE(BERTH_F_QUOTA, 16);
 VALUE(BERTH_F_XATTR_USER, 32);
 VALUE(BERTH_F_EXTERNAL_LAYERS, 64);
+VALUE(BERTH_F_CHECKPOINT, 128);
 VALUE(BERTH_PLUGIN_SERIAL, 1);
 VALUE(BERTH_RUN_F_TTY, 1);
 VALUE(BERTH_RUN_F_STDIN, 2);

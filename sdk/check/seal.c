@@ -24,6 +24,7 @@ struct shape {
 static const struct shape snap_args = SHAPE(struct berth_snap_args, inode_limit);
 static const struct shape sandbox_args = SHAPE(struct berth_sandbox_args, state_json);
 static const struct shape ctr_args = SHAPE(struct berth_ctr_args, sandbox_state_json);
+static const struct shape checkpoint_args = SHAPE(struct berth_checkpoint_args, work_dir);
 static const struct shape net_args = SHAPE(struct berth_net_args, n_caps);
 static const struct shape gc_args = SHAPE(struct berth_net_gc_args, valid);
 
@@ -36,6 +37,8 @@ static const struct shape *in_shape(enum berth_opcode op)
 	case BERTH_OP_RUNTIME_LIST:
 	case BERTH_OP_NETWORK_STATUS:
 		return NULL;
+	case BERTH_OP_RUNTIME_CHECKPOINT:
+		return &checkpoint_args;
 	case BERTH_OP_NETWORK_GC:
 		return &gc_args;
 	case BERTH_OP_RUNTIME_SANDBOX_CREATE:
@@ -153,6 +156,14 @@ static void deep_ctr(struct guard *g, struct berth_ctr_args *a)
 	a->sandbox_state_json = text(g, a->sandbox_state_json);
 }
 
+static void deep_checkpoint(struct guard *g, struct berth_checkpoint_args *a)
+{
+	a->id = text(g, a->id);
+	a->bundle = text(g, a->bundle);
+	a->image_dir = text(g, a->image_dir);
+	a->work_dir = text(g, a->work_dir);
+}
+
 static void deep_net(struct guard *g, struct berth_net_args *a)
 {
 	struct berth_port *ports = a->n_ports ? guard_alloc(g, a->n_ports * sizeof(*ports)) : NULL;
@@ -195,6 +206,7 @@ const void *seal_in(struct guard *g, enum berth_opcode op, const void *in, enum 
 		struct berth_ctr_args ctr;
 		struct berth_net_args net;
 		struct berth_net_gc_args gc;
+		struct berth_checkpoint_args checkpoint;
 	} copy;
 
 	memcpy(&copy, in, s->whole);
@@ -204,6 +216,8 @@ const void *seal_in(struct guard *g, enum berth_opcode op, const void *in, enum 
 		deep_sandbox(g, &copy.sandbox);
 	else if (s == &ctr_args)
 		deep_ctr(g, &copy.ctr);
+	else if (s == &checkpoint_args)
+		deep_checkpoint(g, &copy.checkpoint);
 	else if (s == &gc_args)
 		deep_gc(g, &copy.gc);
 	else

@@ -100,7 +100,7 @@ static void features(struct session *s)
 {
 	const uint64_t known = BERTH_F_DETACHED_LAYERS | BERTH_F_WHITEOUT_OVERLAY |
 	                       BERTH_F_WHITEOUT_AUFS | BERTH_F_IDMAP | BERTH_F_QUOTA |
-	                       BERTH_F_XATTR_USER | BERTH_F_EXTERNAL_LAYERS;
+	                       BERTH_F_XATTR_USER | BERTH_F_EXTERNAL_LAYERS | BERTH_F_CHECKPOINT;
 	const uint64_t both = BERTH_F_WHITEOUT_OVERLAY | BERTH_F_WHITEOUT_AUFS;
 
 	(void)s;

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/fd.h"
@@ -186,6 +187,63 @@ static void paused(struct session *s)
 	runtime_end(s);
 }
 
+/* Directories as the host makes them. */
+static struct berth_checkpoint_args checkpoint_args(struct session *s, const char *id)
+{
+	static char images[4096], work[4096], bundle[4096];
+
+	snprintf(images, sizeof(images), "%s/images", s->dir);
+	snprintf(work, sizeof(work), "%s/work", s->dir);
+	snprintf(bundle, sizeof(bundle), "%s/ctrs/%s/bundle", s->dir, id);
+	expect(berth_rm_tree(AT_FDCWD, images) == 0 && berth_rm_tree(AT_FDCWD, work) == 0 &&
+	                mkdir(images, 0700) == 0 && mkdir(work, 0700) == 0,
+	        "%s: %s", images, strerror(errno));
+	return (struct berth_checkpoint_args){.size = sizeof(struct berth_checkpoint_args),
+	        .id = id,
+	        .bundle = bundle,
+	        .image_dir = images,
+	        .work_dir = work};
+}
+
+static int checkpoint(struct session *s, const char *id, uint32_t flag_bits)
+{
+	struct berth_checkpoint_args a = checkpoint_args(s, id);
+	a.flags = flag_bits;
+	return op(s, BERTH_OP_RUNTIME_CHECKPOINT, id, &a, NULL);
+}
+
+static void checkpointed(struct session *s)
+{
+	_cleanup_free_ char *images = berth_asprintf("%s/images", s->dir);
+
+	runtime_begin(s);
+	if (!has(s, BERTH_OP_RUNTIME_CHECKPOINT)) {
+		expect(!(check.features & BERTH_F_CHECKPOINT), "BERTH_F_CHECKPOINT, and no op");
+		skip("it has no checkpoint");
+	}
+	if (!(check.features & BERTH_F_CHECKPOINT)) {
+		ended(s, checkpoint(s, "nobody", 0), BIT(BERTH_UNIMPLEMENTED), "nobody",
+		        "checkpoint of a plugin without the bit");
+		skip("without BERTH_F_CHECKPOINT");
+	}
+	ended(s, checkpoint(s, "nobody", 0), BIT(BERTH_NOT_FOUND), "nobody",
+	        "checkpoint of what is not there");
+	ctr_run(s, "c1", SLEEPS);
+	ended(s, checkpoint(s, "c1", 1u << 30), BIT(BERTH_INVALID_ARGUMENT), "c1",
+	        "checkpoint with an unknown flag");
+	int code = checkpoint(s, "c1", 0);
+	expect(ctr_status(s, "c1") == BERTH_ST_RUNNING, "after a checkpoint its state is %u",
+	        ctr_status(s, "c1"));
+	if (code == BERTH_UNKNOWN || code == BERTH_FAILED_PRECONDITION)
+		skip("%s", s->err->msg);
+	ended(s, code, OK, "c1", "checkpoint");
+	expect(rmdir(images) < 0 && errno == ENOTEMPTY, "a checkpoint left no images");
+	ctr_end(s, "c1");
+	ended(s, checkpoint(s, "c1", 0), BIT(BERTH_FAILED_PRECONDITION), "c1",
+	        "checkpoint of what has stopped");
+	runtime_end(s);
+}
+
 static void info(struct session *s)
 {
 	struct berth_runtime_info i = {.size = sizeof(i)};
@@ -271,5 +329,7 @@ const struct test runtime_tests[] = {
         T("runtime.exec", exec, "exec gives stdio and tells the exit code by an event."),
         T("runtime.exec-stdin", exec_stdin, "An exec's stdin ends when it is closed."),
         T("runtime.pause", paused, "pause and resume."),
+        T("runtime.checkpoint", checkpointed,
+                "BERTH_F_CHECKPOINT: checkpoint writes images of what runs, and it runs on."),
         T("runtime.info", info, "info is what `runc features` prints."),
         T("runtime.list", many_listed, "list has each container once."), {0}};

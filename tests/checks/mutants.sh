@@ -80,7 +80,9 @@ LOSES_EXIT runtime.life
 KILLS_NOTHING runtime.signals
 TAKES_FLAGS runtime.arguments
 LEAVES_FAILED runtime.bundles
-LEAKS_STDIO leaks.fds'
+LEAKS_STDIO leaks.fds
+CHECKPOINTS_NOTHING runtime.checkpoint
+CHECKPOINTS_STOPPED runtime.checkpoint'
 
 build() { # build KIND MUTANT
 	"${CC:-cc}" -shared -fPIC -fvisibility=hidden -g -w -pthread -Isdk/include -DMUTANT="$2" "tests/mutants/$1.c" \

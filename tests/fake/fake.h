@@ -1,11 +1,11 @@
 /* The fake plugin: storage, runtime and network over the real ABI, for tests of everything above
  * it.
  *
- *   storage   plain directories, a child's a copy of its parent's (no feature bits: a driver that
- *             is asked for its layers in order, and for which deletions really delete)
- *   runtime   containers are entries of a table: they "run" until they are killed; an exec is a
- *             real process
- *   network   addresses out of 10.200.0.0/16 and fd00:200::/64, nothing behind them
+ *   storage   plain directories, a child's a copy of its parent's (no feature bits of its kind: a
+ * driver that is asked for its layers in order, and for which deletions really delete) runtime
+ * containers are entries of a table: they "run" until they are killed; an exec is a real process, a
+ * checkpoint the entry network   addresses out of 10.200.0.0/16 and fd00:200::/64, nothing behind
+ * them
  *
  * All of it is kept in files, so that a daemon that was killed finds it again.
  *
@@ -76,6 +76,10 @@ int row_path(const char *dir, const char *table, const char *id, char *out, uint
 /* exec.c: a real process, beside the container rather than in it */
 berth_status exec_process(struct fake *f, struct berth_op *op, const struct berth_ctr_args *a,
         struct berth_stdio *stdio);
+
+/* checkpoint.c */
+berth_status fake_checkpoint(
+        struct berth_op *op, void *self, const struct berth_checkpoint_args *a);
 
 /* sandbox.c */
 berth_status sandbox_create(struct berth_op *op, void *self, const struct berth_sandbox_args *a,

@@ -70,6 +70,7 @@ static berth_status fake_stop(struct berth_op *op, void *self)
 static const struct berth_plugin plugin = {
         .size = sizeof(plugin),
         .abi_minor = BERTH_ABI_MINOR,
+        .features = BERTH_F_CHECKPOINT,
         .name = "fake",
         .version = "0.1",
         .storage = &fake_storage,

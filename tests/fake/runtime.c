@@ -502,4 +502,5 @@ const struct berth_runtime_ops fake_runtime = {
         .resume = op_resume,
         .reopen_log = op_reopen_log,
         .stats = op_stats,
+        .checkpoint = fake_checkpoint,
 };

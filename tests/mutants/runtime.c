@@ -7,7 +7,9 @@ enum {
 	KILLS_NOTHING,
 	TAKES_FLAGS,
 	LEAVES_FAILED,
-	LEAKS_STDIO
+	LEAKS_STDIO,
+	CHECKPOINTS_NOTHING,
+	CHECKPOINTS_STOPPED
 };
 #define IS(name) (MUTANT == (name))
 
@@ -71,6 +73,31 @@ static berth_status m_exec(
 	return st;
 }
 
+/* The example has none: an image of a container is a directory. */
+static berth_status m_checkpoint(
+        struct berth_op *op, void *self, const struct berth_checkpoint_args *a)
+{
+	struct oci *o = self;
+	struct berth_ctr_args args = {.size = sizeof(args), .id = a->id, .bundle = a->bundle};
+	struct berth_ctr_state s = {.size = sizeof(s)};
+	char image[4096];
+
+	if (a->flags)
+		return berth_fail(
+		        o->host, op, BERTH_E_INVALID, "container '%s': unknown flags", a->id);
+	berth_status st = op_state(op, self, &args, &s);
+	if (st != BERTH_OK)
+		return st;
+	if (s.status != BERTH_ST_RUNNING && !IS(CHECKPOINTS_STOPPED))
+		return berth_fail(
+		        o->host, op, BERTH_E_PRECONDITION, "container '%s' is not running", a->id);
+	snprintf(image, sizeof(image), "%s/image", a->image_dir);
+	if (!IS(CHECKPOINTS_NOTHING) && mkdir(image, 0700) < 0)
+		return berth_fail(
+		        o->host, op, BERTH_E_INTERNAL, "container '%s': its image", a->id);
+	return BERTH_OK;
+}
+
 static struct berth_runtime_ops mutant_ops;
 static struct berth_plugin mutant;
 
@@ -84,6 +111,8 @@ BERTH_EXPORT const struct berth_plugin *berth_plugin_v0(uint32_t host_minor)
 	mutant_ops.state = m_state;
 	mutant_ops.list = m_list;
 	mutant_ops.exec = m_exec;
+	mutant_ops.checkpoint = m_checkpoint;
+	mutant.features |= BERTH_F_CHECKPOINT;
 	mutant.runtime = &mutant_ops;
 	return &mutant;
 }

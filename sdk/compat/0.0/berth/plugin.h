@@ -217,6 +217,16 @@ struct berth_sandbox_result { uint32_t size, reserved0; const char *state_json; 
 struct berth_runtime_info { uint32_t size, reserved0; const char *features_json; }; /* OCI runtime `features` form */
 struct berth_ctr_list { uint32_t size, n; const struct berth_ctr_state *const *ctrs; };
 struct berth_ctr_stats { uint32_t size, reserved0; uint64_t cpu_ns, mem_usage, mem_working_set, pids, when_ns; };
+/* struct berth_plugin.features, runtime: checkpoint() is there, and what it takes of the machine. Without the bit it is not
+ * called: the request is refused with berth_features.no_checkpoint. */
+#define BERTH_F_CHECKPOINT 0x80ull
+/* Both directories are absolute, the host's own, empty and 0700: it removes them. */
+struct berth_checkpoint_args {
+  uint32_t size, flags;       /* none yet */
+  const char *id, *bundle;
+  const char *image_dir;      /* for the images: those of CRIU, or of a form of the runtime's own */
+  const char *work_dir;       /* for its log, CRIU's "dump.log", and what else is not needed to restore it */
+};
 struct berth_runtime_ops {
   uint32_t size, reserved0;
   berth_status (*info)(struct berth_op *, void *self, struct berth_runtime_info *); /* [concurrent] for CRI Status */
@@ -238,6 +248,10 @@ struct berth_runtime_ops {
   berth_status (*resume)(struct berth_op *, void *self, const struct berth_ctr_args *);
   berth_status (*reopen_log)(struct berth_op *, void *self, const struct berth_ctr_args *);
   berth_status (*stats)(struct berth_op *, void *self, const struct berth_ctr_args *, struct berth_ctr_stats *); /* [concurrent] */
+  /* Writes the state of its processes down. RUNNING or PAUSED only, and as it was it goes on, also where this fails; how
+   * long it stands still meanwhile is the driver's. A failure has the words of who made the images. After a cancel or the
+   * deadline it returns only when nothing works at it any more. */
+  berth_status (*checkpoint)(struct berth_op *, void *self, const struct berth_checkpoint_args *);
 };
 
 /* ---- network ---- */
@@ -268,6 +282,7 @@ struct berth_features {
   uint32_t size, reserved0;
   uint64_t features;          /* this instance's, in place of struct berth_plugin's */
   const char *no_quota;       /* why BERTH_F_QUOTA is not among them; NULL = it never is */
+  const char *no_checkpoint;  /* likewise BERTH_F_CHECKPOINT */
 };
 #define BERTH_PLUGIN_SERIAL 1u /* flags: never call two ops of this plugin at once */
 struct berth_plugin {
