@@ -87,11 +87,42 @@ static char *exec_helper(const struct berth_config *c, const char *handler)
 	return copy;
 }
 
+static bool in_path(const char *program)
+{
+	static const char *const dirs[] = {
+	        "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"};
+
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(dirs); i++) {
+		_cleanup_free_ char *path = berth_path(dirs[i], program, NULL);
+		if (access(path, X_OK) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void check_criu(struct findings *f, const struct berth_config *c, const char *handler)
+{
+	const char *plugin = "";
+	json_t *conf = berth_config_handler(c, handler, &plugin);
+	const char *path = json_string_value(json_object_get(conf, "criu"));
+	_cleanup_free_ char *label = berth_asprintf("checkpoints of handler %s", handler);
+
+	if (strcmp(plugin, "runtime-runc") != 0 ||
+	        json_is_false(json_object_get(conf, "checkpoint")))
+		; /* they are not wanted, or not made by it */
+	else if (path && *path)
+		check_program(f, "criu", path);
+	else if (!in_path("criu"))
+		say(f, "skipped", label, "criu is not installed");
+	json_decref(conf);
+}
+
 static void check_runtimes(struct findings *f, const struct berth_config *c)
 {
 	const char *name;
 	json_t *conf;
 	json_object_foreach (c->runtimes.handlers, name, conf) {
+		check_criu(f, c, name);
 		const char *path = json_string_value(json_object_get(conf, "path"));
 		if (!path)
 			continue;

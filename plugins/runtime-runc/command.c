@@ -148,7 +148,7 @@ int runc_memfd(const char *text)
 
 /* What runc and crun say, in the order in which it counts: the container's own state, then the
  * command or file that was asked for, then what the kernel had against it. */
-static berth_status status_of(const char *words)
+berth_status runc_status_of(const char *words)
 {
 	static const struct {
 		const char *part;
@@ -196,7 +196,8 @@ berth_status runc_explain(struct berth_op *op, const struct runc *r, const char 
 	const char *msg = runc_log_message(op, r, log, NULL);
 	if (!msg)
 		return st;
-	return r->h->fail(op, status_of(msg), 0, runc_printf(op, r, "%s %s: %s", what, id, msg));
+	return r->h->fail(
+	        op, runc_status_of(msg), 0, runc_printf(op, r, "%s %s: %s", what, id, msg));
 }
 
 static char *trim(char *s)
@@ -207,24 +208,42 @@ static char *trim(char *s)
 	return s;
 }
 
-berth_status runc_command(struct berth_op *op, const struct runc *r, const char *what,
-        const char *id, const char *const *words, const char *json)
+/* What a command that failed has to say. */
+static char *last_words(struct berth_op *op, const struct runc *r, const char *log,
+        const struct berth_run_result *res)
+{
+	char *msg = runc_log_message(op, r, log, NULL);
+
+	if (!msg && res->err_len)
+		msg = trim(berth_dup(r->h, op, res->err));
+	if (msg && *msg)
+		return msg;
+	return WIFSIGNALED(res->wait_status)
+	               ? runc_printf(op, r, "killed by signal %d", WTERMSIG(res->wait_status))
+	               : runc_printf(
+	                         op, r, "status %d without a word", WEXITSTATUS(res->wait_status));
+}
+
+berth_status runc_call(
+        struct berth_op *op, const struct runc *r, const struct runc_call *c, char **ret_said)
 {
 	const struct berth_host *h = r->h;
 	const char *argv[RUNC_ARGS];
 	/* A name of its own: concurrent commands on one container must not share a log. */
-	char *log = runc_printf(op, r, "%s/%s-%p.log", h->run_dir, id, (void *)op);
+	char *log = runc_printf(op, r, "%s/%s-%p.log", h->run_dir, c->id, (void *)op);
 	int32_t fd = -1;
 
-	if (json && strlen(json) > RUNC_JSON_MAX)
+	*ret_said = NULL;
+	if (c->json && strlen(c->json) > RUNC_JSON_MAX)
 		return berth_fail(h, op, BERTH_E_EXHAUSTED, "%s %s: more than %d bytes of JSON",
-		        what, id, RUNC_JSON_MAX);
-	if (json && (fd = runc_memfd(json)) < 0)
-		return berth_fail(
-		        h, op, BERTH_E_INTERNAL, "%s %s: memfd: %s", what, id, strerror(errno));
-	runc_argv(r, log, words, argv);
+		        c->what, c->id, RUNC_JSON_MAX);
+	if (c->json && (fd = runc_memfd(c->json)) < 0)
+		return berth_fail(h, op, BERTH_E_INTERNAL, "%s %s: memfd: %s", c->what, c->id,
+		        strerror(errno));
+	runc_argv(r, log, c->words, argv);
 	struct berth_run run = {.size = sizeof(run),
 	        .argv = argv,
+	        .envp = c->env,
 	        .keep_fds = &fd,
 	        .n_keep_fds = fd >= 0 ? 1 : 0,
 	        .term_grace_ms = 2000};
@@ -232,18 +251,21 @@ berth_status runc_command(struct berth_op *op, const struct runc *r, const char 
 	berth_status st = h->run(op, &run, &res);
 	if (fd >= 0)
 		close(fd);
-	if (st == BERTH_OK && !(WIFEXITED(res.wait_status) && WEXITSTATUS(res.wait_status) == 0)) {
-		char *msg = runc_log_message(op, r, log, NULL);
-		if (!msg && res.err_len)
-			msg = trim(berth_dup(h, op, res.err));
-		if (!msg || !*msg)
-			msg = WIFSIGNALED(res.wait_status)
-			              ? runc_printf(op, r, "killed by signal %d",
-			                        WTERMSIG(res.wait_status))
-			              : runc_printf(op, r, "status %d without a word",
-			                        WEXITSTATUS(res.wait_status));
-		st = h->fail(op, status_of(msg), 0, runc_printf(op, r, "%s %s: %s", what, id, msg));
-	}
+	if (st == BERTH_OK && !(WIFEXITED(res.wait_status) && WEXITSTATUS(res.wait_status) == 0))
+		*ret_said = last_words(op, r, log, &res);
 	(void)unlink(log);
 	return st;
+}
+
+berth_status runc_command(struct berth_op *op, const struct runc *r, const char *what,
+        const char *id, const char *const *words, const char *json)
+{
+	const struct runc_call call = {.what = what, .id = id, .words = words, .json = json};
+	char *said = NULL;
+	berth_status st = runc_call(op, r, &call, &said);
+
+	if (st != BERTH_OK || !said)
+		return st;
+	return r->h->fail(
+	        op, runc_status_of(said), 0, runc_printf(op, r, "%s %s: %s", what, id, said));
 }

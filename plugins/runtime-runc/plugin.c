@@ -34,6 +34,8 @@ static void destroy(void *self)
 		close(r->join_fd);
 	free(r->path);
 	free(r->root);
+	free(r->criu);
+	free(r->no_checkpoint);
 	free(r);
 }
 
@@ -63,6 +65,8 @@ static berth_status configure(struct berth_op *op, struct runc *r, const struct 
 		return berth_fail(
 		        h, op, BERTH_E_INVALID, "exec_helper: '%s' is not absolute", join);
 	berth_status st = join ? runc_direct_open(op, r, join) : BERTH_OK;
+	if (st == BERTH_OK)
+		st = runc_checkpoint_conf(op, r, c);
 	if (st != BERTH_OK)
 		return st;
 	const char *own[] = {r->root, runc_printf(op, r, "%s/ctr", h->run_dir)};
@@ -168,14 +172,17 @@ BERTH_EXPORT const struct berth_plugin *berth_plugin_v0(uint32_t host_minor)
 	        .resize = runc_resize,
 	        .update = runc_update,
 	        .pause = runc_pause,
-	        .resume = runc_resume};
+	        .resume = runc_resume,
+	        .checkpoint = runc_checkpoint};
 	static const struct berth_plugin plugin = {.size = sizeof(plugin),
 	        .abi_minor = BERTH_ABI_MINOR,
 	        .name = "runtime-runc",
 	        .version = "0.1.0",
 	        .runtime = &ops,
 	        .create = create,
-	        .destroy = destroy};
+	        .start = runc_checkpoint_start,
+	        .destroy = destroy,
+	        .extension = runc_extension};
 	(void)host_minor;
 	return &plugin;
 }

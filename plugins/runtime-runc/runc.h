@@ -17,6 +17,10 @@ struct runc {
 	char *path, *root;
 	bool systemd_cgroup;
 	int join_fd; /* berth-join as a sealed memfd; -1: execs are the runtime's */
+	bool checkpoints;
+	char *criu;          /* of the configuration, or NULL */
+	char *no_checkpoint; /* why there are none, or NULL; start() looks for it */
+	struct berth_features features;
 };
 
 /* Where a container's small files lie: RUN/ctr/ID. */
@@ -44,8 +48,20 @@ char *runc_log_message(
  * "WHAT ID: words". Without words, `st`. */
 berth_status runc_explain(struct berth_op *op, const struct runc *r, const char *what,
         const char *id, const char *log, berth_status st);
-/* Runs the runtime with `words` to completion. A failure says WHAT ID: the runtime's own words.
- * json: becomes /proc/self/fd/3 of the command; may be NULL. */
+/* What words of a runtime, or of CRIU, mean. */
+berth_status runc_status_of(const char *words);
+struct runc_call {
+	const char *what, *id;
+	const char *const *words;
+	const char *json;       /* becomes /proc/self/fd/3 of the command; or NULL */
+	const char *const *env; /* NULL: the host's minimum */
+};
+/* Runs the runtime to completion. Where it exits with a failure *ret_said has its words, and the op
+ * has not failed yet. */
+berth_status runc_call(
+        struct berth_op *op, const struct runc *r, const struct runc_call *c, char **ret_said);
+/* The same, with all that is needed for most of them. A failure says WHAT ID: the runtime's own
+ * words. json may be NULL. */
 berth_status runc_command(struct berth_op *op, const struct runc *r, const char *what,
         const char *id, const char *const *words, const char *json);
 /* A memfd that holds text, -1 with errno. */
@@ -63,6 +79,13 @@ berth_status runc_direct_open(struct berth_op *op, struct runc *r, const char *p
 berth_status runc_direct_exec(struct berth_op *op, const struct runc *r,
         const struct berth_ctr_args *a, const struct runc_session *s, struct berth_stdio *stdio,
         bool *ret_refused);
+
+/* checkpoint.c */
+berth_status runc_checkpoint_conf(struct berth_op *op, struct runc *r, const struct berth_conf *c);
+berth_status runc_checkpoint_start(struct berth_op *op, void *self);
+const void *runc_extension(void *self, const char *id);
+berth_status runc_checkpoint(
+        struct berth_op *op, void *self, const struct berth_checkpoint_args *a);
 
 berth_status runc_info(struct berth_op *op, void *self, struct berth_runtime_info *res);
 

@@ -139,10 +139,15 @@ berth_status runc_resume(struct berth_op *op, void *self, const struct berth_ctr
 {
 	const struct runc *r = self;
 	const char *words[] = {"resume", a->id, NULL};
+	const struct runc_call call = {.what = "resume", .id = a->id, .words = words};
+	char *said = NULL;
 	berth_status st = runc_check_id(op, r, a->id);
 	if (st == BERTH_OK)
-		st = runc_command(op, r, "resume", a->id, words, NULL);
-	if (st == BERTH_OK)
+		st = runc_call(op, r, &call, &said);
+	/* The mark is older than the pause: a host that was killed may have left it alone. */
+	if (st == BERTH_OK && (!said || strcasestr(said, "not paused")))
 		(void)unlink(runc_file(op, r, a->id, RUNC_PAUSED));
-	return st;
+	return st == BERTH_OK && said ? r->h->fail(op, runc_status_of(said), 0,
+	                                        runc_printf(op, r, "resume %s: %s", a->id, said))
+	                              : st;
 }

@@ -33,6 +33,15 @@ static void a_container_lives_and_ends(void **state)
 	must(e, BERTH_OP_RUNTIME_PAUSE, (struct berth_ctr_args){0});
 	assert_int_equal(status(e, NULL), BERTH_ST_PAUSED);
 	must(e, BERTH_OP_RUNTIME_RESUME, (struct berth_ctr_args){0});
+	/* What a host that was killed right before a pause leaves. */
+	snprintf(marker, sizeof(marker), "%s/plugins/runc/ctr/c1/paused", e->dir);
+	assert_int_equal(berth_write_file_atomic(AT_FDCWD, marker, "", 0, 0600, false), 0);
+	assert_int_equal(status(e, NULL), BERTH_ST_PAUSED);
+	struct berth_error *err = NULL;
+	assert_int_not_equal(
+	        call(e, BERTH_OP_RUNTIME_RESUME, &(struct berth_ctr_args){0}, NULL, &err), 0);
+	berth_error_free(err);
+	assert_int_equal(status(e, NULL), BERTH_ST_RUNNING);
 	must(e, BERTH_OP_RUNTIME_UPDATE,
 	        (struct berth_ctr_args){.json = "{\"cpu\":{\"shares\":512}}"});
 	usleep(200000);
