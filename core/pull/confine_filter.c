@@ -22,8 +22,8 @@ static const int allowed[] = {
         SCMP_SYS(fchown), SCMP_SYS(fchownat), SCMP_SYS(ftruncate), SCMP_SYS(fallocate),
         SCMP_SYS(utimensat), SCMP_SYS(fsetxattr), SCMP_SYS(fgetxattr), SCMP_SYS(flistxattr),
         SCMP_SYS(fremovexattr), SCMP_SYS(renameat), SCMP_SYS(renameat2), SCMP_SYS(syncfs),
-        SCMP_SYS(flock), SCMP_SYS(fadvise64), SCMP_SYS(sync_file_range), SCMP_SYS(memfd_create),
-        SCMP_SYS(umask), SCMP_SYS(getcwd),
+        SCMP_SYS(fsync), SCMP_SYS(flock), SCMP_SYS(fadvise64), SCMP_SYS(sync_file_range),
+        SCMP_SYS(memfd_create), SCMP_SYS(umask), SCMP_SYS(getcwd),
         /* memory, threads, time */
         SCMP_SYS(mmap), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(mprotect), SCMP_SYS(madvise),
         SCMP_SYS(brk), SCMP_SYS(futex), SCMP_SYS(set_robust_list), SCMP_SYS(rseq),

@@ -59,6 +59,22 @@ static int count(struct walk *w, const char *path, struct berth_error **ret_err)
 
 /* ---- what goes into the stream ---- */
 
+static uint32_t owner(const struct pull_owners *maps, size_t n, uint32_t id)
+{
+	for (size_t i = 0; i < n; i++)
+		if (id >= maps[i].outside && id - maps[i].outside < maps[i].count)
+			return maps[i].inside + (id - maps[i].outside);
+	return id;
+}
+
+static struct stat as_inside(const struct pull_emit *e, const struct stat *st)
+{
+	struct stat own = *st;
+	own.st_uid = owner(e->uids, e->n_uids, st->st_uid);
+	own.st_gid = owner(e->gids, e->n_gids, st->st_gid);
+	return own;
+}
+
 static int tell_dir(struct walk *w, int fd, const char *path, struct berth_error **ret_err)
 {
 	struct stat st;
@@ -67,6 +83,7 @@ static int tell_dir(struct walk *w, int fd, const char *path, struct berth_error
 		return 0;
 	if (fstat(fd, &st) < 0)
 		return berth_error_errno(ret_err, errno, "stat it");
+	st = as_inside(w->e, &st);
 	return count(w, path, ret_err) < 0 ? -1
 	                                   : pull_tar_add(w->tar, fd, "", path, &st, NULL, ret_err);
 }
@@ -109,6 +126,13 @@ static int tell_deleted(
         struct walk *w, const struct place *at, const char *name, struct berth_error **ret_err)
 {
 	_cleanup_free_ char *mark = berth_asprintf(WH "%s", name);
+
+	if (w->e->deleted) {
+		_cleanup_free_ char *path = join(at->path, name);
+		if (w->e->skip && pull_pathset_has(w->e->skip, path))
+			return 0;
+		return count(w, path, ret_err) < 0 ? -1 : w->e->deleted(w->e->arg, path, ret_err);
+	}
 	return tell_mark(w, at, mark, ret_err);
 }
 
@@ -131,7 +155,8 @@ static int tell_file(struct walk *w, const struct place *at, const char *name, c
 		first->path = berth_strdup(path);
 		HASH_ADD(hh, w->links, id, sizeof(first->id), first);
 	}
-	return pull_tar_add(w->tar, at->top, name, path, st, l ? l->path : NULL, ret_err);
+	struct stat own = as_inside(w->e, st);
+	return pull_tar_add(w->tar, at->top, name, path, &own, l ? l->path : NULL, ret_err);
 }
 
 /* ---- the walk ---- */
@@ -187,6 +212,8 @@ static int one(struct walk *w, const struct place *at, const char *name, char **
 	_cleanup_free_ char *path = join(at->path, name);
 	struct stat st, lower;
 
+	if (w->e->skip && pull_pathset_has(w->e->skip, path))
+		return 0;
 	if (fstatat(at->top, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return berth_error_errno(ret_err, errno, "stat '%s'", path);
 	if (S_ISCHR(st.st_mode) && st.st_rdev == 0)
@@ -212,15 +239,15 @@ static int one(struct walk *w, const struct place *at, const char *name, char **
 	               : 0;
 }
 
-/* What the layer below shows, and this one does not. */
-static int missing(struct walk *w, const struct place *at, struct berth_error **ret_err)
+/* What lies below, in the directory `below`, and is not shown by this layer. */
+static int missing(struct walk *w, const struct place *at, int below, struct berth_error **ret_err)
 {
 	_cleanup_(berth_strv_freep) char **names = NULL;
 	struct stat st;
 
-	if (at->below < 0)
+	if (below < 0)
 		return 0;
-	if (names_of(at->below, &names, ret_err) < 0)
+	if (names_of(below, &names, ret_err) < 0)
 		return -1;
 	for (char **n = names; n && *n; n++) {
 		if (fstatat(at->top, *n, &st, AT_SYMLINK_NOFOLLOW) == 0)
@@ -231,6 +258,34 @@ static int missing(struct walk *w, const struct place *at, struct berth_error **
 			return -1;
 	}
 	return 0;
+}
+
+/* Is the directory, or one above it, opaque? */
+static bool hides(const struct pull_pathset *opaque, const char *path)
+{
+	_cleanup_free_ char *part = berth_strdup(path);
+
+	for (char *end = part + strlen(part); opaque; end = strrchr(part, '/')) {
+		if (end)
+			*end = '\0';
+		if (pull_pathset_has(opaque, end ? part : ""))
+			return true;
+		if (!end)
+			break;
+	}
+	return false;
+}
+
+/* Of what an opaque directory hides. */
+static int missing_hidden(struct walk *w, const struct place *at, struct berth_error **ret_err)
+{
+	if (!w->e->deleted || w->e->hidden < 0 || !hides(w->e->opaque, at->path))
+		return 0;
+	_cleanup_close_ int fd =
+	        pull_tree_open_beneath(w->e->hidden, at->path, O_RDONLY | O_DIRECTORY);
+	if (fd < 0 && fd != -ENOENT && fd != -ENOTDIR && fd != -ELOOP)
+		return berth_error_errno(ret_err, fd, "open it below");
+	return missing(w, at, fd, ret_err);
 }
 
 static int itself(struct walk *w, const struct place *at, struct berth_error **ret_err)
@@ -252,7 +307,7 @@ static int itself(struct walk *w, const struct place *at, struct berth_error **r
 		if (tell_dirs(w, above, ret_err) < 0 || tell_dir(w, at->top, at->path, ret_err) < 0)
 			return -1;
 	}
-	return w->e->opaque && pull_pathset_has(w->e->opaque, at->path)
+	return w->e->opaque && !w->e->deleted && pull_pathset_has(w->e->opaque, at->path)
 	               ? tell_mark(w, at, WH_OPAQUE, ret_err)
 	               : 0;
 }
@@ -287,7 +342,9 @@ static int walk_names(struct walk *w, const char *path, char ***dirs, struct ber
 	for (char **n = names; r == 0 && n && *n; n++)
 		r = one(w, &at, *n, dirs, ret_err);
 	if (r == 0)
-		r = missing(w, &at, ret_err);
+		r = missing(w, &at, at.below, ret_err);
+	if (r == 0)
+		r = missing_hidden(w, &at, ret_err);
 	if (at.top >= 0)
 		close(at.top);
 	if (at.below >= 0)

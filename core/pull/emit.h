@@ -9,6 +9,11 @@
 #include "pull/pathset.h"
 #include "pull/source.h"
 
+/* So many ids in a row, as the container has them and as the host has. */
+struct pull_owners {
+	uint32_t inside, outside, count;
+};
+
 struct pull_emit {
 	/* The layer alone, in overlay's form: deletions are character devices 0:0. Or with `below`
 	 * all that shows up to this layer, and up to the one below it: the layer is what differs.
@@ -18,6 +23,14 @@ struct pull_emit {
 	const struct pull_pathset *opaque;
 	pull_sink sink;
 	void *arg;
+	/* Of a container's own layer. deleted(arg, path) takes the place of an entry for each
+	 * deletion; what an opaque directory hides of `hidden` (-1: nothing) is told one by one. */
+	int (*deleted)(void *arg, const char *path, struct berth_error **ret_err);
+	int hidden;
+	const struct pull_pathset *skip; /* left out, with all beneath them; or NULL */
+	/* Owners are those on the host, and become the container's; without maps they stay. */
+	const struct pull_owners *uids, *gids;
+	size_t n_uids, n_gids;
 };
 
 /* Each error names the entry. CANCELLED where the sink ended it. */

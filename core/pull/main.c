@@ -8,6 +8,7 @@
 
 #include "base/fd.h"
 #include "base/mem.h"
+#include "pull/checkpoint.h"
 #include "pull/confine.h"
 #include "pull/copy.h"
 #include "pull/http.h"
@@ -158,6 +159,8 @@ static int run(struct pull_wire *wire, const json_t *first, int fd, struct berth
 		        wire, text_of(first, "dir"), text_of(first, "known"), own, ret_err);
 	if (strcmp(t, "export") == 0)
 		return pull_export_run(&s, own, first, ret_err);
+	if (strcmp(t, "checkpoint") == 0)
+		return pull_checkpoint_run(&s, own, first, ret_err);
 	if (strcmp(t, "copy") == 0) {
 		json_int_t n = json_integer_value(json_object_get(first, "layers"));
 		return pull_copy_run(&s, n < 0 ? SIZE_MAX : (size_t)n, ret_err);

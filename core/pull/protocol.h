@@ -21,12 +21,17 @@
  *      {"t":"record"}, fd: memfd with the record of the image that it shall hold
  *   {"t":"shared", "dir": PATH, "known": GENERATION | ""}   what has the image store there? fd: what was told last of the
  *      layers of that generation, if it was
+ *   {"t":"checkpoint", "skip": [PATH...] (nothing of these is the container's), "own": BOOL (the top is its own directory,
+ *    and `below` what its opaque directories hide; else it is what differs), "uids", "gids": [[INSIDE, HOST, COUNT]...]
+ *    (owners to be turned back)}, fd: a directory, which takes rootfs-diff.tar and deleted.files; then `source` for layer 0,
+ *    and after `diffed` {"t":"dir", "n": 0}, fd: the file that takes an archive of the directory
  * berth-pull -> berthd:
  *   {"t":"alive"}                  a look goes on, and the store has answered since the last one; at most two a second
  *   {"t":"index"}, fd: memfd with the parsed index, where the generation is not the known one
  *   {"t":"shared", "generation": NAME}, fd: memfd {CHAIN_ID: true (it can be used) | {"code": gRPC code, "msg": why not}...};
  *      without an fd where it is what was told last. Then it exits
  *   {"t":"exported"}               then it exits
+ *   {"t":"diffed"}                 checkpoint: the container's files are not needed any more
  *   {"t":"layers"}                 copy: asks which of the layers are there
  *   {"t":"source", "n": I}         copy: asks for layer I as the other driver has it
  *   {"t":"image", "digest": manifest digest, "config_digest", "layers": [{"diff_id","chain_id","digest","size"}...]}

@@ -226,6 +226,85 @@ static void a_file_that_changes_is_an_error(void **s)
 	assert_int_equal(stream.len, len); /* no end is made of it */
 }
 
+/* ---- a container's own layer ---- */
+
+static char told[256];
+
+static int note(void *arg, const char *path, struct berth_error **ret_err)
+{
+	(void)arg, (void)ret_err;
+	snprintf(told + strlen(told), sizeof(told) - strlen(told), "%s,", path);
+	return 0;
+}
+
+static void deletions_are_told_aside(void **s)
+{
+	(void)s;
+	struct pull_pathset *opaque = pull_pathset_new(), *skip = pull_pathset_new();
+	for (int i = 0; i < 2; i++) {
+		int fd = i ? top : below;
+		assert_int_equal(mkdirat(fd, "hides", 0755) | mkdirat(fd, "hides/sub", 0755) |
+		                         mkdirat(fd, "plain", 0755),
+		        0);
+	}
+	put_both("hides/both", "f");
+	put_in(below, "hides/gone", "f", 0644);
+	put_in(below, "hides/sub/gone", "f", 0644);
+	put_in(below, "hides/over", "f", 0644);
+	put_in(below, "plain/kept", "f", 0644);
+	put_in(top, "mounted", "f", 0644);
+	if (mknodat(top, "white", S_IFCHR, 0) < 0)
+		skip();
+	pull_pathset_add(opaque, "hides");
+	pull_pathset_add(skip, "mounted");
+	pull_pathset_add(skip, "hides/over");
+	told[0] = '\0';
+	const struct pull_emit e = {.top = top,
+	        .below = -1,
+	        .hidden = below,
+	        .opaque = opaque,
+	        .skip = skip,
+	        .deleted = note,
+	        .sink = gather};
+	assert_int_equal(pull_emit(&e, &err), 0);
+	pull_pathset_free(opaque);
+	pull_pathset_free(skip);
+	assert_string_equal(names(), "./,hides/,hides/both,hides/sub/,plain/");
+	assert_string_equal(told, "white,hides/gone,hides/sub/gone,");
+}
+
+static void owners_are_turned_back(void **s)
+{
+	(void)s;
+	static const struct {
+		const char *name;
+		uid_t uid;
+		gid_t gid;
+		int in_uid, in_gid;
+	} cases[] = {{"root", 70000, 80000, 0, 0}, {"last", 70009, 80004, 9, 4},
+	        {"beyond", 70010, 80005, 70010, 80005}, {"second", 90001, 80000, 101, 0}};
+	static const struct pull_owners uids[] = {{0, 70000, 10}, {100, 90000, 5}},
+	                                gids[] = {{0, 80000, 5}};
+
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(cases); i++) {
+		put_in(top, cases[i].name, "f", 0644);
+		if (fchownat(top, cases[i].name, cases[i].uid, cases[i].gid, 0) < 0)
+			skip();
+	}
+	const struct pull_emit e = {.top = top,
+	        .below = -1,
+	        .uids = uids,
+	        .gids = gids,
+	        .n_uids = BERTH_ARRAY_LEN(uids),
+	        .n_gids = BERTH_ARRAY_LEN(gids),
+	        .sink = gather};
+	assert_int_equal(pull_emit(&e, &err), 0);
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(cases); i++) {
+		assert_int_equal(archive_entry_uid(entry(cases[i].name)), cases[i].in_uid);
+		assert_int_equal(archive_entry_gid(entry(cases[i].name)), cases[i].in_gid);
+	}
+}
+
 static int takes_nothing(void *arg, const void *p, size_t n)
 {
 	(void)arg, (void)p, (void)n;
@@ -248,6 +327,7 @@ int main(void)
 	        T(attributes_are_compared), T(numbers_and_times_are_no_proof),
 	        T(names_of_whiteouts_are_refused), T(paths_that_nothing_takes_are_refused),
 	        T(sockets_are_in_no_image), T(a_file_that_changes_is_an_error),
+	        T(deletions_are_told_aside), T(owners_are_turned_back),
 	        T(a_reader_that_left_ends_it)};
 	return cmocka_run_group_tests_name("pull-emit", tests, NULL, NULL);
 }
