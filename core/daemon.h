@@ -90,6 +90,7 @@ struct berth_daemon {
 	char **pull_cgroup;                    /* cgroup.procs files that pullers enter, or NULL */
 	char *pod_cidr;                        /* UpdateRuntimeConfig; shown, not used */
 	struct berth_gate pod_cidr_gate;
+	unsigned int checkpoints; /* under way */
 	struct berth_counts counts;
 	struct berth_sampler *sampler; /* statistics */
 	struct berth_metrics *metrics; /* NULL = not served */

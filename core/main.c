@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "berth-config.h"
 #include "check.h"
+#include "container/checkpoint.h"
 #include "container/container.h"
 #include "container/session.h"
 #include "cri/service.h"
@@ -250,6 +251,7 @@ static void on_signal(uv_signal_t *h, int signum)
 	berth_log_info("shutting down; containers go on");
 	berth_network_finish(&p->d);
 	berth_pulls_end(&p->d);
+	berth_checkpoints_end(&p->d);
 	berth_streams_drain(&p->d);
 	berth_cri_end_events(&p->d);
 	berth_grpc_server_drain(p->server, DRAIN_MS, drained, p);

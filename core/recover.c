@@ -10,6 +10,7 @@
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "container/checkpoint.h"
 #include "container/container.h"
 #include "image/image.h"
 #include "monitor/host.h"
@@ -348,6 +349,7 @@ int berth_recover(struct berth_daemon *d, bool repair, struct berth_error **ret_
 	for (char **id = ids; id && *id; id++)
 		recover_container(d, *id);
 	berth_strv_free(ids);
+	berth_checkpoints_recover(d);
 	if (repair)
 		berth_network_sweep_now(d);
 	sweep_namespaces(d);

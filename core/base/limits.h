@@ -47,6 +47,11 @@
 /* Threads of a plugin's lane */
 #define BERTH_LIMIT_LANE_THREADS 256
 
+/* Checkpoints of containers: at once, each with a thread of its own, and how many seconds one may
+ * take where its request does not say it */
+#define BERTH_LIMIT_CHECKPOINTS 4
+#define BERTH_LIMIT_CHECKPOINT_S 600
+
 /* Children run by the host for plugins */
 #define BERTH_LIMIT_RUN_OUTPUT BERTH_KIB(64)
 #define BERTH_LIMIT_RUN_OUTPUT_MAX BERTH_MIB(16)

@@ -66,7 +66,8 @@ struct berth_container {
 	struct berth_sampled *sampled; /* as a pod's */
 	struct berth_layer layer;
 	struct berth_gate gate;
-	struct berth_ctr_create *creating; /* while CREATING */
+	struct berth_checkpoint *checkpoints; /* that wait or are under way */
+	struct berth_ctr_create *creating;    /* while CREATING */
 	bool unclaimed;
 	bool undo_failed; /* it was not made, and what it has did not go: listed, to be removed */
 	/* Stopping: who waits for the exit, and when SIGKILL comes. */

@@ -14,6 +14,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "container/checkpoint.h"
 #include "container/container.h"
 #include "monitor/host.h"
 #include "stats/sampler.h"
@@ -327,6 +328,8 @@ void berth_container_stop(
         struct berth_container *c, uint64_t grace_ms, berth_done_fn done, void *arg)
 {
 	struct stop *s = berth_new(struct stop);
+	/* They may take minutes, and hold the processes that it is to reach. */
+	berth_container_end_checkpoints(c, "the container is being stopped");
 	s->c = berth_container_ref(c);
 	s->grace_ms = grace_ms < MAX_GRACE_MS ? grace_ms : MAX_GRACE_MS;
 	s->done = done;

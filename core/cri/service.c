@@ -35,6 +35,7 @@ const struct berth_grpc_method berth_runtime_service[] = {
         STREAM(StreamContainers, stream_containers, berth_cri_stream_containers),
         RUNTIME(UpdateContainerResources, update_container_resources,
                 berth_cri_update_container_resources),
+        RUNTIME(CheckpointContainer, checkpoint_container, berth_cri_checkpoint_container),
         {"GetContainerEvents", &runtime__v1__get_events_request__descriptor,
                 &runtime__v1__container_event_response__descriptor, true,
                 berth_cri_get_container_events},

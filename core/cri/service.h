@@ -55,6 +55,7 @@ HANDLER(berth_cri_remove_container);
 HANDLER(berth_cri_list_containers);
 HANDLER(berth_cri_stream_containers);
 HANDLER(berth_cri_update_container_resources);
+HANDLER(berth_cri_checkpoint_container);
 HANDLER(berth_cri_get_container_events);
 HANDLER(berth_cri_container_status);
 HANDLER(berth_cri_reopen_container_log);

@@ -368,6 +368,36 @@ int berth_mount_top_layer(
 	return 0;
 }
 
+/* Of a mount that does not say it. */
+static bool overlay_default(const char *name)
+{
+	_cleanup_free_ char *path = berth_asprintf("/sys/module/overlay/parameters/%s", name);
+	_cleanup_free_ char *value = NULL;
+	return berth_read_file(AT_FDCWD, path, 64, &value, NULL) == 0 && *value == 'Y';
+}
+
+static bool overlay_has(const struct mount_plan *p, const char *name)
+{
+	const char *value = mount_plan_param(p, name);
+	return value ? strcmp(value, "off") != 0 && strcmp(value, "nofollow") != 0
+	             : overlay_default(name);
+}
+
+int berth_mount_upper_dir(
+        const struct berth_mounts_result *m, char **ret, struct berth_error **ret_err)
+{
+	_cleanup_(mount_plan_finish) struct mount_plan p = {0};
+
+	*ret = NULL;
+	if (m->n != 1 || strcmp(m->mounts[0]->type, "overlay") != 0)
+		return 0;
+	if (mount_plan_init(&p, m->mounts[0], ret_err) < 0)
+		return -1;
+	if (!p.program && !overlay_has(&p, "redirect_dir") && !overlay_has(&p, "metacopy"))
+		*ret = berth_strdup(mount_plan_param(&p, "upperdir"));
+	return 0;
+}
+
 int berth_mount_clone_path(const char *path, bool restricted, struct berth_error **ret_err)
 {
 	const struct berth_mount m = {.size = sizeof(m), .type = "bind", .source = path};

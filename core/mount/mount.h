@@ -55,6 +55,10 @@ int berth_mount_clone_path(
  */
 int berth_mount_top_layer(const struct berth_mounts_result *m, char **ret,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* Likewise the path of what is written through it; NULL also where nothing can be, or where that
+ * alone does not tell what was written, for it refers to what lies below. */
+int berth_mount_upper_dir(const struct berth_mounts_result *m, char **ret,
+        struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* A private bind of `source` (recursive with `rec`) on `target`; read-only with `ro`. */
 int berth_mount_bind(const char *source, const char *target, bool rec, bool ro,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
