@@ -55,7 +55,8 @@ int berth_ctr_mount(const struct berth_container *c, const struct berth_ctr_maps
 		return berth_mount_apply(res, target, ret_err);
 	_cleanup_free_ char *dir = berth_container_dir(c);
 	_cleanup_free_ char *scratch = berth_path(dir, "layers", NULL);
-	return berth_mount_apply_mapped(res, target, m->userns_fd, scratch, ret_err);
+	const struct berth_mount_how how = {.userns_fd = m->userns_fd, .scratch = scratch};
+	return berth_mount_apply_as(res, target, &how, ret_err);
 }
 
 static int make_userns(const struct berth_container *c, size_t i, const Runtime__V1__Mount *m,

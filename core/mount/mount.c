@@ -18,6 +18,7 @@
 #include "mount/options.h"
 #include "mount/overlay.h"
 #include "mount/program.h"
+#include "mount/relabel.h"
 
 #define RESTRICTED (MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
 
@@ -271,26 +272,80 @@ static int apply_mapped_overlay(const struct berth_mount *m, struct mount_plan *
 	return apply_attached(m, p, target, sub, ret_err);
 }
 
-static int apply_one(const struct berth_mount *m, const char *target, const struct mount_map *map,
+static int apply_plan(const struct berth_mount *m, struct mount_plan *p, const char *target,
+        bool sub, const struct berth_mount_how *how, struct berth_error **ret_err)
+{
+	const struct mount_map map = {how->userns_fd, how->scratch};
+
+	if (how->userns_fd < 0)
+		return apply_attached(m, p, target, sub, ret_err);
+	if (p->program)
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "the mount program '%s' maps no owners", p->program);
+	if (!p->bind && strcmp(m->type, "overlay") == 0)
+		return apply_mapped_overlay(m, p, &map, target, sub, ret_err);
+	_cleanup_close_ int fd = open_one(m, p, false, ret_err);
+	if (fd < 0 || mount_map_fd(fd, p->rec, how->userns_fd, m->source ? m->source : m->type,
+	                      ret_err) < 0)
+		return -1;
+	return attach_at(m, fd, target, sub, ret_err);
+}
+
+/* What is mounted on `target` seen through an overlay, for that is a file system of its own. It
+ * wants a second layer, which is empty, and which has to stay: what is gone cannot be listed. */
+static int cover(
+        const char *target, const struct berth_mount_how *how, struct berth_error **ret_err)
+{
+	_cleanup_(mount_plan_finish) struct mount_plan p = {
+	        .super_ro = true, .attr_set = MOUNT_ATTR_RDONLY};
+	const struct berth_mount m = {.size = sizeof(m), .type = "overlay", .source = "overlay"};
+	_cleanup_free_ char *empty = berth_asprintf("%s.empty", how->scratch);
+	int r = berth_mkdir_p(empty, 0755);
+
+	if (r < 0)
+		return berth_error_errno(ret_err, r, "%s", empty);
+	p.lowers = berth_strv_append(berth_strv_append(NULL, target), empty);
+	mount_plan_label(&p, how->context);
+	return apply_attached(&m, &p, target, false, ret_err);
+}
+
+static int apply_labelled_bind(const struct berth_mount *m, struct mount_plan *p,
+        const char *target, bool sub, const struct berth_mount_how *how,
         struct berth_error **ret_err)
+{
+	if (sub)
+		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
+		        "bind mount of '%s' on '%s': it cannot have an SELinux label", m->source,
+		        m->target);
+	bool written = !(p->attr_set & MOUNT_ATTR_RDONLY);
+	_cleanup_free_ char *source = written ? realpath(m->source, NULL) : NULL;
+	if (written && !source)
+		return berth_error_errno(ret_err, errno, "bind '%s'", m->source);
+	if (written && berth_relabel(source, how->context, how->go_on, how->arg, ret_err) < 0)
+		return -1;
+	if (apply_plan(m, p, target, false, how, ret_err) < 0)
+		return -1;
+	if (written)
+		return 0;
+	if (cover(target, how, ret_err) == 0)
+		return 0;
+	umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW);
+	return -1;
+}
+
+static int apply_one(const struct berth_mount *m, const char *target,
+        const struct berth_mount_how *how, struct berth_error **ret_err)
 {
 	_cleanup_(mount_plan_finish) struct mount_plan p = {0};
 	bool sub = m->target && *m->target && strcmp(m->target, "/") != 0;
 
 	if (mount_plan_init(&p, m, ret_err) < 0)
 		return -1;
-	if (!map)
-		return apply_attached(m, &p, target, sub, ret_err);
-	if (p.program)
-		return berth_error_set(ret_err, BERTH_FAILED_PRECONDITION,
-		        "the mount program '%s' maps no owners", p.program);
-	if (!p.bind && strcmp(m->type, "overlay") == 0)
-		return apply_mapped_overlay(m, &p, map, target, sub, ret_err);
-	_cleanup_close_ int fd = open_one(m, &p, false, ret_err);
-	if (fd < 0 || mount_map_fd(fd, p.rec, map->userns_fd, m->source ? m->source : m->type,
-	                      ret_err) < 0)
-		return -1;
-	return attach_at(m, fd, target, sub, ret_err);
+	if (how->context && p.bind)
+		return apply_labelled_bind(m, &p, target, sub, how, ret_err);
+	if (how->context)
+		mount_plan_label(&p, how->context);
+	return apply_plan(m, &p, target, sub, how, ret_err);
 }
 
 static int check_count(const struct berth_mounts_result *m, struct berth_error **ret_err)
@@ -312,13 +367,13 @@ static void undo(const struct berth_mounts_result *m, uint32_t done, const char 
 	}
 }
 
-static int apply_all(const struct berth_mounts_result *m, const char *target,
-        const struct mount_map *map, struct berth_error **ret_err)
+int berth_mount_apply_as(const struct berth_mounts_result *m, const char *target,
+        const struct berth_mount_how *how, struct berth_error **ret_err)
 {
 	if (check_count(m, ret_err) < 0)
 		return -1;
 	for (uint32_t i = 0; i < m->n; i++) {
-		if (apply_one(m->mounts[i], target, map, ret_err) < 0) {
+		if (apply_one(m->mounts[i], target, how, ret_err) < 0) {
 			undo(m, i, target);
 			return -1;
 		}
@@ -329,14 +384,8 @@ static int apply_all(const struct berth_mounts_result *m, const char *target,
 int berth_mount_apply(
         const struct berth_mounts_result *m, const char *target, struct berth_error **ret_err)
 {
-	return apply_all(m, target, NULL, ret_err);
-}
-
-int berth_mount_apply_mapped(const struct berth_mounts_result *m, const char *target, int userns_fd,
-        const char *scratch, struct berth_error **ret_err)
-{
-	const struct mount_map map = {userns_fd, scratch};
-	return apply_all(m, target, &map, ret_err);
+	const struct berth_mount_how as_described = {.userns_fd = -1};
+	return berth_mount_apply_as(m, target, &as_described, ret_err);
 }
 
 int berth_mount_clone(

@@ -35,13 +35,27 @@
  * in order; a driver that describes nothing wants nothing mounted. On failure nothing stays. */
 int berth_mount_apply(const struct berth_mounts_result *m, const char *target,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
-/* The same, with owners as the user namespace maps them: of an overlay the layers below, of which
- * the upper directory is none (what is written there has the mapped owners on the disk, too); of
- * anything else all. FAILED_PRECONDITION where a file system cannot. `scratch` is a path for a
- * directory that may be made and is gone afterwards; what a crash leaves there is
- * berth_umount_tree()'s. */
-int berth_mount_apply_mapped(const struct berth_mounts_result *m, const char *target, int userns_fd,
-        const char *scratch, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* How else than it is described. */
+struct berth_mount_how {
+	/* Owners as this user namespace maps them: of an overlay the layers below, of which the
+	 * upper directory is none (what is written there has the mapped owners on the disk, too);
+	 * of anything else all. -1 = as they are. FAILED_PRECONDITION where a file system cannot.
+	 */
+	int userns_fd;
+	/* The SELinux label of all that is there, or NULL = what the files have. A file system
+	 * takes it as its option context=, unless the description has one. A bind that is only read
+	 * gets an overlay above it that does; of one that is written to the files get the label,
+	 * and go_on (may be NULL) is asked meanwhile. */
+	const char *context;
+	bool (*go_on)(void *arg);
+	void *arg;
+	/* A path for a directory that may be made and is gone afterwards; what a crash leaves there
+	 * is berth_umount_tree()'s. With a context another, with the suffix ".empty", is made and
+	 * needed for as long as the mount. */
+	const char *scratch;
+};
+int berth_mount_apply_as(const struct berth_mounts_result *m, const char *target,
+        const struct berth_mount_how *how, struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* As berth_mount_apply() for a description of one mount, attached nowhere: an fd for files beneath
  * it, or for berth_mount_attach(). The mount ends with the last fd unless it was attached. Set
  * nodev, nosuid and noexec where `restricted`: for a process that must not gain anything from what

@@ -178,6 +178,14 @@ int mount_plan_init(struct mount_plan *p, const struct berth_mount *m, struct be
 	return 0;
 }
 
+void mount_plan_label(struct mount_plan *p, const char *context)
+{
+	if (mount_plan_param(p, "context"))
+		return;
+	_cleanup_free_ char *option = berth_asprintf("context=%s", context);
+	add_param(p, option);
+}
+
 void mount_plan_finish(struct mount_plan *p)
 {
 	for (size_t i = 0; i < p->n_params; i++) {

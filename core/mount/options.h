@@ -28,6 +28,8 @@ struct mount_plan {
 int mount_plan_init(
         struct mount_plan *p, const struct berth_mount *m, struct berth_error **ret_err);
 void mount_plan_finish(struct mount_plan *p);
+/* Gives a file system that has no context= this one. */
+void mount_plan_label(struct mount_plan *p, const char *context);
 const char *mount_plan_param(const struct mount_plan *p, const char *key);
 
 #endif

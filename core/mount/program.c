@@ -39,6 +39,8 @@ static int options_of(const struct mount_plan *p, struct berth_buf *b, struct be
 	}
 	for (size_t i = 0; i < p->n_params; i++) {
 		const struct mount_param *q = &p->params[i];
+		if (strcmp(q->key, "context") == 0)
+			continue; /* the kernel's: its mount is the file system */
 		berth_buf_addf(b, ",%s%s", q->key, q->value ? "=" : "");
 		if (q->value && add_path(b, q->value, ret_err) < 0)
 			return -1;
@@ -72,6 +74,9 @@ static int fuse_mount(
 		if (fsconfig(fs, FSCONFIG_SET_FLAG, flags[i], NULL, 0) < 0)
 			return berth_error_errno(
 			        ret_err, errno, "mount of type 'fuse': option '%s'", flags[i]);
+	const char *context = mount_plan_param(p, "context");
+	if (context && fsconfig(fs, FSCONFIG_SET_STRING, "context", context, 0) < 0)
+		return berth_error_errno(ret_err, errno, "mount of type 'fuse': option 'context'");
 	if (p->super_ro && fsconfig(fs, FSCONFIG_SET_FLAG, "ro", NULL, 0) < 0)
 		return berth_error_errno(ret_err, errno, "mount of type 'fuse': option 'ro'");
 	if (fsconfig(fs, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)

@@ -120,7 +120,8 @@ static int mount_probe(const struct berth_instance *storage, const char *dir, co
 	const struct berth_mount *v[] = {&m};
 	const struct berth_mounts_result res = {.size = sizeof(res), .n = 1, .mounts = v};
 
-	return berth_mount_apply_mapped(&res, target, userns_fd, scratch, ret_err);
+	const struct berth_mount_how how = {.userns_fd = userns_fd, .scratch = scratch};
+	return berth_mount_apply_as(&res, target, &how, ret_err);
 }
 
 static int try_in(struct berth_daemon *d, const struct berth_instance *storage, const char *dir,

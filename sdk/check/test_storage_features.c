@@ -89,7 +89,8 @@ static void mapped(struct session *s)
 	const struct change c[] = {{FILE_IS, "f", "x"}, {FILE_IS, "d/g", "y"}};
 	layer(s, "sha256:map", NULL, c, 2);
 	ended(s, snap_make(s, BERTH_OP_STORAGE_PREPARE, &args, &d), OK, "ctr", "prepare with maps");
-	if (berth_mount_apply_mapped(&d->r, s->mnt, fd, scratch, &err) < 0) {
+	const struct berth_mount_how how = {.userns_fd = fd, .scratch = scratch};
+	if (berth_mount_apply_as(&d->r, s->mnt, &how, &err) < 0) {
 		if (err->code == BERTH_FAILED_PRECONDITION)
 			skip("%s", err->msg);
 		fail("%s", err->msg);

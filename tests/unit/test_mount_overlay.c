@@ -161,7 +161,8 @@ static void mapped(const struct berth_mount *m, const char *target, int userns)
 	_cleanup_(berth_error_freep) struct berth_error *err = NULL;
 	_cleanup_free_ char *t = under(target), *scratch = under("scratch");
 
-	if (berth_mount_apply_mapped(&r, t, userns, scratch, &err) < 0)
+	const struct berth_mount_how how = {.userns_fd = userns, .scratch = scratch};
+	if (berth_mount_apply_as(&r, t, &how, &err) < 0)
 		fail_msg("%s", err->msg);
 	assert_int_equal(access(scratch, F_OK), -1);
 }
