@@ -11,6 +11,7 @@
 #include "loop/pool.h"
 #include "plugin/host.h"
 #include "pod/gate.h"
+#include "security/selinux.h"
 #include "spec/spec.h"
 
 struct berth_pods;
@@ -41,6 +42,7 @@ struct berth_handler {
 	struct berth_instance *storage; /* where its containers' root file systems are made */
 	char *info;                     /* OCI runtime `features` as JSON, or NULL */
 	bool rro;                       /* it knows the mount option */
+	bool no_selinux;                /* it was built without */
 	bool userns;                    /* told to CRI */
 	char *userns_why;    /* why the node cannot map owners with its storage driver, or NULL */
 	uint64_t size_limit; /* of what a container writes, in bytes; 0 = none */
@@ -60,13 +62,15 @@ struct berth_daemon {
 	const char *helpers_dir;     /* [any] */
 	struct berth_plugin_host *plugins;
 	struct berth_pool *flows;       /* requests that block: one worker each while they run */
+	struct berth_pool *relabels;    /* volumes of containers whose creation waits for it */
 	struct berth_instance *storage; /* [any] storage.driver: the first of `storages` */
 	struct berth_instance *storages[BERTH_LIMIT_STORAGE_DRIVERS]; /* [any] */
 	size_t n_storages;
 	struct berth_instance *network; /* [any] NULL = host network alone */
 	struct berth_handler *handlers; /* [any] */
 	size_t n_handlers;
-	struct berth_spec_host host; /* [any] what this machine can do */
+	struct berth_spec_host host;  /* [any] what this machine can do */
+	struct berth_selinux selinux; /* [any] */
 
 	struct berth_pods *pods;
 	struct berth_containers *containers;
@@ -94,7 +98,7 @@ struct berth_daemon {
 	struct berth_counts counts;
 	struct berth_sampler *sampler; /* statistics */
 	struct berth_metrics *metrics; /* NULL = not served */
-	bool draining;
+	_Atomic bool draining;         /* [any] */
 };
 
 /* "" is the default handler; NULL where there is none of that name. [any] */

@@ -39,6 +39,7 @@
 
 #define FLOW_THREADS 128
 #define FLOW_QUEUE 4096
+#define RELABEL_THREADS 8
 #define DRAIN_MS 10000
 #define LOCK_TRIES 100
 #define LOCK_WAIT_US 20000
@@ -286,6 +287,7 @@ static void tear_down(struct process *p)
 		usleep(1000);
 	}
 	berth_sampler_stop(p->d.sampler);
+	p->d.relabels = berth_pool_free(p->d.relabels);
 	p->d.flows = berth_pool_free(p->d.flows);
 	berth_monitor_finish();
 	berth_network_finish(&p->d);
@@ -312,6 +314,7 @@ static void tear_down(struct process *p)
 	berth_strv_free(p->d.pull_cgroup);
 	berth_policy_free(p->d.policy);
 	berth_shortnames_free(p->d.shortnames);
+	berth_selinux_finish(&p->d.selinux);
 	berth_config_free(p->d.config);
 }
 
@@ -339,11 +342,17 @@ static int serve(const struct options *o, struct berth_config *config)
 	        .max_threads = FLOW_THREADS,
 	        .max_queued = FLOW_QUEUE,
 	        .stack_bytes = 512 * 1024});
+	p.d.relabels = berth_pool_new(&(struct berth_pool_opts){
+	        .name = "relabel", .max_threads = RELABEL_THREADS, .max_queued = FLOW_QUEUE});
 	berth_spec_host_probe(&p.d.host);
 	p.d.sampler = berth_sampler_new(&(struct berth_sampler_opts){.loop = p.d.loop,
 	        .workers = p.d.flows,
 	        .mount = "/sys/fs/cgroup",
 	        .v2 = p.d.host.cgroup_v2});
+	berth_selinux_probe(&p.d.selinux);
+	if (p.d.selinux.why)
+		berth_log_warn("SELinux is on, and containers are not confined by it", "why",
+		        p.d.selinux.why);
 	for (size_t i = 0; i < BERTH_ARRAY_LEN(signals); i++) {
 		uv_signal_init(berth_loop_uv(p.d.loop), &p.signals[i]);
 		p.signals[i].data = &p;

@@ -97,6 +97,8 @@ static void read_info(struct berth_handler *h)
 	h->info = berth_strdup(info.features_json);
 	json_t *j = h->info ? json_loads(h->info, 0, NULL) : NULL;
 	h->rro = list_has(json_object_get(j, "mountOptions"), "rro");
+	h->no_selinux = json_is_false(json_object_get(
+	        json_object_get(json_object_get(j, "linux"), "selinux"), "enabled"));
 	json_decref(j);
 }
 

@@ -146,6 +146,8 @@ static int write_spec(struct berth_container *c, const json_t *image_config, con
 	        .cgroup_parent = parent,
 	        .cgroup_driver = (enum berth_cgroup_driver)c->d->config->cri.cgroup_driver,
 	        .cdi_dirs = (const char *const *)(void *)c->d->config->cri.cdi_spec_dirs,
+	        .selinux_process_label = c->process_label,
+	        .selinux_mount_label = c->mount_label,
 	        .host = &c->d->host,
 	};
 	struct berth_spec_out out = {0};
@@ -229,6 +231,8 @@ static int build(struct berth_container *c, struct berth_error **ret_err)
 	if (berth_container_save(c, BERTH_CTR_CREATING, ret_err) < 0)
 		return -1;
 	berth_fault("ctr-intent-after");
+	if (berth_container_check_labels(c, ret_err) < 0)
+		return berth_error_wrap(ret_err, "container %s", c->name);
 	int r = berth_mkdir_p(rootfs, 0711);
 	if (r < 0)
 		return berth_error_errno(ret_err, r, "%s", rootfs);

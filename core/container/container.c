@@ -25,6 +25,8 @@ struct berth_container *berth_container_unref(struct berth_container *c)
 	free(c->failure);
 	free(c->cgroups_path);
 	free(c->limits_cgroup);
+	free(c->process_label);
+	free(c->mount_label);
 	json_decref(c->resources);
 	json_decref(c->update);
 	free(c->groups);

@@ -62,6 +62,8 @@ struct berth_container {
 	char target_id[BERTH_ID_LEN + 1]; /* CREATING: whose PID namespace it joins; "" = none */
 	char *cgroups_path,
 	        *limits_cgroup; /* the latter where its limits are further down, or NULL */
+	/* SELinux, set before it is in the table; NULL = it is not confined, its files are not. */
+	char *process_label, *mount_label;
 
 	struct berth_sampled *sampled; /* as a pod's */
 	struct berth_layer layer;
@@ -134,8 +136,8 @@ int berth_container_maps(const struct berth_container *c, struct berth_ctr_maps 
 void berth_ctr_maps_finish(struct berth_ctr_maps *m);
 /* For an op of the storage driver; borrowed. */
 void berth_ctr_maps_give(const struct berth_ctr_maps *m, struct berth_snap_args *args);
-/* berth_mount_apply(), with owners mapped where they are. */
-int berth_ctr_mount(const struct berth_container *c, const struct berth_ctr_maps *m,
+/* As described, with owners mapped and with the container's label, where it has them. */
+int berth_ctr_mount(struct berth_container *c, const struct berth_ctr_maps *m,
         const struct berth_mounts_result *res, const char *target,
         struct berth_error **ret_err) BERTH_MUST_CHECK;
 /* The user namespace that maps owners as mounts[i] wants it; -1 in *ret where it wants none. The fd
@@ -160,6 +162,20 @@ struct berth_layer_wait {
 };
 bool berth_layer_ask(struct berth_container *c, struct berth_layer_wait *w);
 void berth_layer_wait_end(struct berth_layer_wait *w); /* idempotent; fn is not called */
+
+/* selinux.c: its labels, by its own options and its pod's labels. FAILED_PRECONDITION where labels
+ * are asked for that cannot be had. */
+int berth_container_label(struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* [any] Does a mount of the request want its files relabelled? */
+bool berth_container_relabels(const struct berth_container *c);
+/* [worker] Relabels them. May take long: CANCELLED where the container is not wanted any more. */
+int berth_container_relabel(
+        struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* [worker] Does the policy know the labels? And gives it the pod's files. */
+int berth_container_check_labels(
+        struct berth_container *c, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* [any] False once the end of its pod or of the daemon was begun. */
+bool berth_container_wanted(const struct berth_container *c);
 
 /* target.c: the container that namespace_options.target_id names. NOT_FOUND, INVALID_ARGUMENT for
  * one of another pod, FAILED_PRECONDITION where it does not run. */

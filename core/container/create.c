@@ -109,6 +109,41 @@ static void create_now(struct berth_ctr_create *cr)
 	create_end(cr);
 }
 
+static void relabel_work(void *arg)
+{
+	struct berth_ctr_create *cr = arg;
+	if (berth_container_relabel(cr->c, &cr->err) < 0)
+		berth_error_wrap(&cr->err, "container %s", cr->c->name);
+}
+
+static void relabel_done(void *arg)
+{
+	struct berth_ctr_create *cr = arg;
+
+	if (cr->err && cr->err->code == BERTH_CANCELLED) {
+		cr->err = berth_error_free(cr->err);
+		if (berth_pod_check_ready(cr->c->pod, &cr->err) == 0)
+			berth_error_set(&cr->err, BERTH_UNAVAILABLE, "berthd is shutting down");
+		berth_error_wrap(&cr->err, "container %s", cr->c->name);
+	}
+	if (cr->err)
+		create_end(cr);
+	else
+		create_now(cr);
+}
+
+/* Volumes of millions of files are nothing that other requests shall wait for: this is no flow. */
+static void relabel_first(struct berth_ctr_create *cr)
+{
+	struct berth_daemon *d = cr->c->d;
+
+	if (berth_work(d->relabels, d->loop, relabel_work, relabel_done, cr) == 0)
+		return;
+	berth_error_set(&cr->err, BERTH_RESOURCE_EXHAUSTED,
+	        "container %s: too many volumes are being relabelled", cr->c->name);
+	create_end(cr);
+}
+
 static void create_turn(void *arg);
 
 static void brought(
@@ -170,7 +205,9 @@ static void create_turn(void *arg)
 			v->storage = c->storage;
 		r = want_image(cr, v->image_id, v->storage, &cr->err);
 	}
-	if (r == 0)
+	if (r == 0 && berth_container_relabels(c))
+		relabel_first(cr);
+	else if (r == 0)
 		create_now(cr);
 	else if (r < 0)
 		create_end(cr);
@@ -283,7 +320,8 @@ void berth_container_create(struct berth_pod *pod, const Runtime__V1__ContainerC
 	else
 		c->storage = pod->handler->storage;
 	if (err || berth_container_resolve_target(c, &err) < 0 || resolve_image(c, &err) < 0 ||
-	        berth_container_resolve_volumes(c, &err) < 0) {
+	        berth_container_resolve_volumes(c, &err) < 0 ||
+	        berth_container_label(c, &err) < 0) {
 		done(NULL, err, arg);
 		berth_error_free(err);
 		berth_container_unref(c);

@@ -48,14 +48,22 @@ void berth_ctr_maps_give(const struct berth_ctr_maps *m, struct berth_snap_args 
 	args->n_gid_maps = m->n_gids;
 }
 
-int berth_ctr_mount(const struct berth_container *c, const struct berth_ctr_maps *m,
+static bool go_on(void *arg)
+{
+	return berth_container_wanted(arg);
+}
+
+int berth_ctr_mount(struct berth_container *c, const struct berth_ctr_maps *m,
         const struct berth_mounts_result *res, const char *target, struct berth_error **ret_err)
 {
-	if (!m->mapped)
-		return berth_mount_apply(res, target, ret_err);
 	_cleanup_free_ char *dir = berth_container_dir(c);
 	_cleanup_free_ char *scratch = berth_path(dir, "layers", NULL);
-	const struct berth_mount_how how = {.userns_fd = m->userns_fd, .scratch = scratch};
+	const struct berth_mount_how how = {.userns_fd = m->mapped ? m->userns_fd : -1,
+	        .context = c->mount_label,
+	        .go_on = go_on,
+	        .arg = c,
+	        .scratch = scratch};
+
 	return berth_mount_apply_as(res, target, &how, ret_err);
 }
 

@@ -99,7 +99,7 @@ int berth_container_save_as(struct berth_container *c, enum berth_ctr_phase phas
 		json_array_append_new(groups, json_integer(c->groups[i]));
 	json_t *j = json_pack(
 	        "{s:s, s:s, s:s, s:s?, s:s?, s:s?, s:I, s:I, s:I, s:s?, s:O?, s:I, s:I, s:o, "
-	        "s:i, s:o, s:o, s:b, s:b, s:s?, s:s?, s:O*, s:s*}",
+	        "s:i, s:o, s:o, s:b, s:b, s:s?, s:s?, s:O*, s:s*, s:s?, s:s?}",
 	        "phase", phases[phase], "id", c->id, "pod", c->pod->id, "image_id", c->image_id,
 	        "image_ref", c->image_ref, "parent", c->parent, "created_ns",
 	        (json_int_t)c->created_ns, "started_ns", (json_int_t)c->started_ns, "finished_ns",
@@ -108,7 +108,8 @@ int berth_container_save_as(struct berth_container *c, enum berth_ctr_phase phas
 	        c->stop_signal, "mounts", mounts_json(c), "volumes", volumes_json(c), "privileged",
 	        c->privileged, "own_pid_ns", c->own_pid_ns, "cgroups_path", c->cgroups_path,
 	        "storage", c->storage ? berth_instance_name(c->storage) : NULL, "update", update,
-	        "limits_cgroup", c->limits_cgroup);
+	        "limits_cgroup", c->limits_cgroup, "process_label", c->process_label, "mount_label",
+	        c->mount_label);
 	if (!j)
 		return berth_error_set(ret_err, BERTH_INTERNAL, "container %s: its record", c->id);
 	return berth_record_save(dir, "ctr.json", j, &c->config->base, ret_err);
@@ -123,6 +124,8 @@ static void fill(struct berth_container *c, const json_t *j)
 	c->failure = berth_record_str(j, "failure");
 	c->cgroups_path = berth_record_str(j, "cgroups_path");
 	c->limits_cgroup = berth_record_str(j, "limits_cgroup");
+	c->process_label = berth_record_str(j, "process_label");
+	c->mount_label = berth_record_str(j, "mount_label");
 	c->created_ns = (uint64_t)json_integer_value(json_object_get(j, "created_ns"));
 	c->started_ns = (uint64_t)json_integer_value(json_object_get(j, "started_ns"));
 	c->finished_ns = (uint64_t)json_integer_value(json_object_get(j, "finished_ns"));

@@ -342,10 +342,11 @@ static void reply_status(struct berth_grpc_call *call, struct berth_container *c
 	r.status = berth_cri_container_status_of(berth_grpc_arena(call), c);
 	if (spec) {
 		json_t *runtime_spec = json_loads(spec, 0, NULL);
-		json_t *j = json_pack("{s:s, s:i, s:b, s:s, s:s?, s:o?}", "sandboxID", c->pod->id,
-		        "pid", (int)c->pid, "privileged", c->privileged, "runtimeHandler",
-		        c->pod->handler_name, "snapshotParent", c->parent, "runtimeSpec",
-		        runtime_spec);
+		json_t *j = json_pack("{s:s, s:i, s:b, s:s, s:s?, s:s?, s:s?, s:o?}", "sandboxID",
+		        c->pod->id, "pid", (int)c->pid, "privileged", c->privileged,
+		        "runtimeHandler", c->pod->handler_name, "snapshotParent", c->parent,
+		        "selinuxProcessLabel", c->process_label, "selinuxMountLabel",
+		        c->mount_label, "runtimeSpec", runtime_spec);
 		_cleanup_free_ char *text = json_dumps(j, JSON_COMPACT);
 		json_decref(j);
 		info[0] = berth_map_entry(call,

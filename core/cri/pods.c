@@ -142,10 +142,11 @@ static void fill_info(struct berth_grpc_call *call, const struct berth_pod *p,
 	json_t *ips = json_array();
 	for (char **ip = p->ips; ip && *ip; ip++)
 		json_array_append_new(ips, json_string(*ip));
-	json_t *j = json_pack("{s:s, s:i, s:s, s:s, s:s?, s:o, s:s, s:O*, s:O*}", "sandboxID",
-	        p->id, "pid", 0, "image", "", "runtimeHandler", p->handler_name, "netns",
-	        p->host_network ? NULL : net, "ips", ips, "hostname", p->hostname, "overhead",
-	        p->overhead, "resources", p->resources);
+	json_t *j = json_pack("{s:s, s:i, s:s, s:s, s:s?, s:o, s:s, s:O*, s:O*, s:s?, s:s?}",
+	        "sandboxID", p->id, "pid", 0, "image", "", "runtimeHandler", p->handler_name,
+	        "netns", p->host_network ? NULL : net, "ips", ips, "hostname", p->hostname,
+	        "overhead", p->overhead, "resources", p->resources, "selinuxProcessLabel",
+	        p->process_label, "selinuxMountLabel", p->mount_label);
 	_cleanup_free_ char *text = json_dumps(j, JSON_COMPACT);
 	json_decref(j);
 	r->info = berth_arena_alloc(berth_grpc_arena(call), sizeof(*r->info));

@@ -183,7 +183,7 @@ static int make_shm(struct berth_pod *p, const char *dir, struct berth_error **r
 	int r = berth_mkdir_p(shm, 0711);
 	if (r < 0)
 		return berth_error_errno(ret_err, r, "%s", shm);
-	return berth_mount_tmpfs(shm, shm_bytes(p), 01777, NULL, ret_err);
+	return berth_mount_tmpfs(shm, shm_bytes(p), 01777, p->mount_label, ret_err);
 }
 
 /* What a pod has for itself belongs to its own root. */
@@ -322,12 +322,27 @@ static int runtime_sandbox(struct berth_pod *p, enum berth_opcode op, struct ber
 	return r < 0 ? not_released(p, by, ret_err) : 0;
 }
 
+static int check_labels(struct berth_pod *p, struct berth_error **ret_err)
+{
+	const char *labels[] = {p->process_label, p->mount_label};
+
+	for (size_t i = 0; i < BERTH_ARRAY_LEN(labels); i++) {
+		_cleanup_free_ char *as_written = NULL;
+		if (labels[i] &&
+		        berth_selinux_check(&p->d->selinux, labels[i], &as_written, ret_err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int build(struct berth_pod *p, struct berth_error **ret_err)
 {
 	_cleanup_free_ char *dir = berth_pod_dir(p);
 
 	if (berth_pod_userns(p->config) && berth_userns_check(p->d, p->handler, ret_err) < 0)
 		return berth_error_wrap(ret_err, "pod sandbox %s", p->id);
+	if (check_labels(p, ret_err) < 0)
+		return berth_error_wrap(ret_err, "pod sandbox %s", p->name);
 	p->created_ns = berth_realtime_ns();
 	p->shared_pid = berth_pod_pid_mode(p->config) == RUNTIME__V1__NAMESPACE_MODE__POD;
 	berth_fault("pod-intent-before");
@@ -344,7 +359,7 @@ static int build(struct berth_pod *p, struct berth_error **ret_err)
 	            (const char *const *)(void *)p->ips, berth_strv_len(p->ips), ret_err) < 0)
 		return -1;
 	berth_fault("pod-files-after");
-	if (give_to_root(p, dir, ret_err) < 0)
+	if (give_to_root(p, dir, ret_err) < 0 || berth_pod_label_files(p, false, ret_err) < 0)
 		return -1;
 	if (start_init(p, dir, ret_err) < 0)
 		return -1;

@@ -69,6 +69,8 @@ struct berth_pod *berth_pod_unref(struct berth_pod *p)
 	json_decref(p->overhead);
 	json_decref(p->resources);
 	berth_sampled_free(p->sampled);
+	free(p->process_label);
+	free(p->mount_label);
 	free(p);
 	return NULL;
 }

@@ -35,10 +35,11 @@ struct berth_pod {
 	uint64_t created_ns;
 	char *hostname;
 	char **ips;
-	bool host_network, has_network; /* has_network: ADD was begun */
-	bool shared_pid;                /* berth-init holds the PID namespace */
-	bool ending;                    /* its stop or removal was begun, for good */
-	char *sandbox_state;            /* the runtime plugin's own, or NULL */
+	bool host_network, has_network;    /* has_network: ADD was begun */
+	bool shared_pid;                   /* berth-init holds the PID namespace */
+	_Atomic bool ending;               /* its stop or removal was begun, for good; [any] */
+	char *process_label, *mount_label; /* SELinux; NULL = it is not confined */
+	char *sandbox_state;               /* the runtime plugin's own, or NULL */
 	/* In the form of spec/resources.h: of the configuration, or of the last update. NULL where
 	 * nothing was said. */
 	json_t *overhead, *resources;
@@ -73,6 +74,16 @@ struct berth_pod *berth_pod_find(
 /* May containers be created and started in it? FAILED_PRECONDITION where not, naming the pod. */
 bool berth_pod_ready(const struct berth_pod *p);
 int berth_pod_check_ready(const struct berth_pod *p, struct berth_error **ret_err) BERTH_MUST_CHECK;
+
+/* selinux.c: the labels that its containers begin with, set before it is in the table. A level that
+ * the client gave is used as it is, else the pod gets one of its own; it is the pod's for as long
+ * as the pod is in the table. */
+int berth_pod_label(struct berth_pod *p, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* [worker] The files that berth makes for the pod. `shared`: for containers of any level. */
+int berth_pod_label_files(
+        const struct berth_pod *p, bool shared, struct berth_error **ret_err) BERTH_MUST_CHECK;
+/* [any] May labels be left out, whatever the client asks for? */
+bool berth_pod_unconfined(const struct berth_pod *p);
 
 /* ---- paths; [any], caller frees ---- */
 char *berth_pod_dir(const struct berth_pod *p);

@@ -123,11 +123,13 @@ int berth_pod_save_as(struct berth_pod *p, enum berth_pod_phase phase, json_t *o
 	json_t *ips = json_array();
 	for (char **ip = p->ips; ip && *ip; ip++)
 		json_array_append_new(ips, json_string(*ip));
-	json_t *j = json_pack("{s:s, s:b, s:s, s:I, s:s, s:o, s:b, s:b, s:s?, s:O*, s:O*}", "phase",
+	json_t *j = json_pack(
+	        "{s:s, s:b, s:s, s:I, s:s, s:o, s:b, s:b, s:s?, s:O*, s:O*, s:s?, s:s?}", "phase",
 	        phases[phase], "ending", phase == BERTH_POD_ENDING, "id", p->id, "created_ns",
 	        (json_int_t)p->created_ns, "handler", p->handler_name, "ips", ips, "network",
 	        p->has_network, "shared_pid", p->shared_pid, "sandbox_state", p->sandbox_state,
-	        "overhead", overhead, "resources", resources);
+	        "overhead", overhead, "resources", resources, "process_label", p->process_label,
+	        "mount_label", p->mount_label);
 	return berth_record_save(dir, "pod.json", j, &p->config->base, ret_err);
 }
 
@@ -162,6 +164,8 @@ struct berth_pod *berth_pod_load(
 		p->sandbox_state = berth_record_str(j, "sandbox_state");
 		load_resources(j, "overhead", &p->overhead);
 		load_resources(j, "resources", &p->resources);
+		p->process_label = berth_record_str(j, "process_label");
+		p->mount_label = berth_record_str(j, "mount_label");
 		size_t i;
 		json_t *ip;
 		json_array_foreach (json_object_get(j, "ips"), i, ip)

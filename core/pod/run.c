@@ -134,12 +134,19 @@ void berth_pod_run(struct berth_daemon *d, const Runtime__V1__PodSandboxConfig *
 {
 	char id[BERTH_ID_LEN + 1];
 	struct berth_pod *have;
+	struct berth_error *err = NULL;
 
 	berth_random_hex(id, BERTH_ID_LEN / 2);
 	struct berth_pod *p = berth_pod_new(d, id, config, handler);
 	HASH_FIND(hh_name, d->pods->by_name, p->name, strlen(p->name), have);
 	if (have) {
 		meet(have, p, call, done, arg);
+		berth_pod_unref(p);
+		return;
+	}
+	if (berth_pod_label(p, &err) < 0) {
+		done(NULL, err, arg);
+		berth_error_free(err);
 		berth_pod_unref(p);
 		return;
 	}

@@ -53,7 +53,6 @@ void berth_spec_host_probe(struct berth_spec_host *ret)
 	        ret->cgroup_v2
 	                ? v2_controller("memory") && access("/proc/swaps", F_OK) == 0
 	                : access(CGROUP_ROOT "/memory/memory.memsw.limit_in_bytes", F_OK) == 0;
-	ret->selinux = access("/sys/fs/selinux/enforce", F_OK) == 0;
 	ret->hugetlb = ret->cgroup_v2 ? v2_controller("hugetlb")
 	                              : access(CGROUP_ROOT "/hugetlb/cgroup.procs", F_OK) == 0;
 	ret->apparmor = berth_apparmor_enabled();

@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "security/apparmor.h"
 #include "security/profile.h"
+#include "security/selinux.h"
 #include "spec/build.h"
 
 #define LOCALHOST "localhost/"
@@ -134,31 +135,11 @@ static int apparmor_profile(struct spec_build *b, struct berth_error **ret_err)
 	                               BERTH_LIMIT_SPEC_PATH, ret_err);
 }
 
-/* Labels are not composed yet. Where they would confine, that is no detail to leave out. */
-static int selinux_options(struct spec_build *b, const char *field,
-        const Runtime__V1__SELinuxOption *o, struct berth_error **ret_err)
-{
-	if (!o || !b->host->selinux || b->privileged ||
-	        !(*o->user || *o->role || *o->type || *o->level))
-		return 0;
-	return berth_error_set(ret_err, BERTH_UNIMPLEMENTED,
-	        "%s: SELinux is on here, and no labels are set yet: \"%.64s:%.64s:%.64s:%.64s\"",
-	        field, o->user, o->role, o->type, o->level);
-}
-
 int spec_security(struct spec_build *b, struct berth_error **ret_err)
 {
 	const Runtime__V1__LinuxContainerSecurityContext *sec = b->sec;
 	const struct berth_spec_in *in = b->in;
 
-	const Runtime__V1__LinuxPodSandboxConfig *pod = in->pod_config->linux;
-
-	if (selinux_options(b, "selinux_options", sec->selinux_options, ret_err) < 0 ||
-	        selinux_options(b, "the pod's selinux_options",
-	                pod && pod->security_context ? pod->security_context->selinux_options
-	                                             : NULL,
-	                ret_err) < 0)
-		return -1;
 	if (capabilities(b, ret_err) < 0 || seccomp_profile(b, ret_err) < 0 ||
 	        apparmor_profile(b, ret_err) < 0)
 		return -1;
@@ -173,11 +154,13 @@ int spec_security(struct spec_build *b, struct berth_error **ret_err)
 	if (!readonly)
 		return -1;
 	json_object_set_new(b->oci_linux, "readonlyPaths", readonly);
-	if (in->selinux_process_label && spec_set(b->process, "selinuxLabel", "selinux_options",
-	                                         in->selinux_process_label, 4096, ret_err) < 0)
+	if (in->selinux_process_label &&
+	        spec_set(b->process, "selinuxLabel", "selinux_options", in->selinux_process_label,
+	                BERTH_LIMIT_SELINUX_LABEL, ret_err) < 0)
 		return -1;
-	if (in->selinux_mount_label && spec_set(b->oci_linux, "mountLabel", "selinux_options",
-	                                       in->selinux_mount_label, 4096, ret_err) < 0)
+	if (in->selinux_mount_label &&
+	        spec_set(b->oci_linux, "mountLabel", "selinux_options", in->selinux_mount_label,
+	                BERTH_LIMIT_SELINUX_LABEL, ret_err) < 0)
 		return -1;
 	return 0;
 }

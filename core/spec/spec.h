@@ -21,7 +21,6 @@ struct berth_spec_host {
 	bool swap_accounting;     /* v1: memory.memsw.limit_in_bytes; v2: memory.swap.max */
 	bool hugetlb;             /* the hugetlb controller is there */
 	bool apparmor;            /* the kernel enforces AppArmor */
-	bool selinux;             /* SELinux is on, enforcing or not */
 	bool can_lower_oom;       /* CAP_SYS_RESOURCE */
 	int oom_score_adj;        /* berthd's own: the floor without CAP_SYS_RESOURCE */
 	uint64_t bounding;        /* berthd's bounding set, bit n = capability n */

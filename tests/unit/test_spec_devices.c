@@ -177,27 +177,9 @@ static void test_restrictions(void **state)
 	assert_string_equal(fixture_str(f, "process.apparmorProfile"), "unconfined");
 }
 
-static void test_selinux(void **state)
-{
-	struct fixture *f = *state;
-	Runtime__V1__SELinuxOption o = RUNTIME__V1__SELINUX_OPTION__INIT, none = o;
-
-	o.type = S("container_t");
-	f->sec.selinux_options = &o;
-	f->host.selinux = false;
-	must_build(f);
-	f->host.selinux = true;
-	must_fail(f, BERTH_UNIMPLEMENTED, "selinux_options: ");
-	f->sec.selinux_options = &none;
-	f->pod_sec.selinux_options = &o;
-	must_fail(f, BERTH_UNIMPLEMENTED, "the pod's selinux_options: ");
-	f->pod_sec.selinux_options = NULL;
-	must_build(f);
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-	        T(test_devices), T(test_privileged), T(test_restrictions), T(test_selinux)};
+	        T(test_devices), T(test_privileged), T(test_restrictions)};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
