@@ -1,86 +1,6 @@
 /* storage-common under a driver whose content lies outside of the store: what is made is undone,
  * also by the next daemon, and nothing is destroyed that is another's. Needs no root. */
-#include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-#include <sys/wait.h>
-#include <unistd.h>
-#include <cmocka.h>
-
-#include "base/fd.h"
-#include "base/mem.h"
-#include "storage_fixture.h"
-
-#define PLUGIN BERTH_TEST_STORE_DRIVER
-#define STATE "/dev/shm/berth-common-XXXXXX" /* where a sync costs nothing */
-
-static void start(void)
-{
-	_cleanup_free_ char *msg = NULL;
-
-	h = testhost_new(PLUGIN, state, NULL, "{}");
-	if (testhost_start(h, &msg) != BERTH_OK)
-		fail_msg("%s", msg);
-}
-
-static int setup(void **s)
-{
-	state = berth_strdup(STATE);
-	assert_non_null(mkdtemp(state));
-	start();
-	return 0;
-}
-
-static int teardown(void **s)
-{
-	h = testhost_free(h);
-	int r = berth_rm_tree(AT_FDCWD, state);
-	free(state);
-	return r;
-}
-
-static void shell(const char *script)
-{
-	_cleanup_free_ char *cmd = berth_asprintf("cd '%s' && %s", state, script);
-	assert_int_equal(system(cmd), 0);
-}
-
-/* As layers come where they stand on their parent's content. */
-static void make_layer(const char *name, const char *parent)
-{
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	_cleanup_free_ char *key = berth_asprintf("pull %s", name);
-	struct berth_mounts_result r = {.size = sizeof(r)};
-	struct berth_snap_args a = args(key, parent, name);
-
-	a.flags = BERTH_SNAP_F_LAYER;
-	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
-	a.flags = 0;
-	OK(op, ops()->commit(op, testhost_self(h), &a));
-}
-
-static void prepare(const char *key, const char *parent)
-{
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	struct berth_mounts_result r = {.size = sizeof(r)};
-	struct berth_snap_args a = args(key, parent, NULL);
-	OK(op, ops()->prepare(op, testhost_self(h), &a, &r));
-}
-
-static void cleanup(void)
-{
-	_cleanup_op_ struct berth_op *op = testop_new(h);
-	OK(op, ops()->cleanup(op, testhost_self(h)));
-}
+#include "store_fixture.h"
 
 static void what_the_driver_notes_is_kept(void **s)
 {
@@ -211,13 +131,13 @@ static void what_cannot_be_read_is_kept(void **s)
 	prepare("mine", NULL);
 	prepare("cut", NULL);
 	h = testhost_kill(h);
-	shell("sed -i s/v=1/v=2/ active/mine/meta && : >active/cut/meta");
+	shell("sed -i s/^v=1/v=2/ active/mine/meta && : >active/cut/meta");
 	start();
 	assert_non_null(strstr(testhost_logged(h), "active/mine': its meta file cannot be read"));
 	assert_non_null(strstr(testhost_logged(h), "active/cut': no complete snapshot"));
 	assert_int_equal(entries("active"), 1);
 	h = testhost_kill(h);
-	shell("sed -i s/v=2/v=1/ active/mine/meta");
+	shell("sed -i s/^v=2/v=1/ active/mine/meta");
 	start();
 	assert_int_equal(count(BERTH_SNAP_ACTIVE), 1);
 	remove_snap("mine");
@@ -309,8 +229,6 @@ static void killed_at_any_instant_nothing_is_left_outside(void **s)
 		assert_int_equal(entries("devices"), 0);
 	}
 }
-
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
 {
