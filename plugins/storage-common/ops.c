@@ -141,6 +141,13 @@ static int put(struct store *st, int from, const char *tmp, int to, const char *
 
 /* ---- prepare and view ---- */
 
+/* Before make() was called. With a meta file that stays destroy() gives back what it names. */
+static void unplan(struct store *st, const struct snap *s, int fd)
+{
+	if (st->driver->unplan && (fd < 0 || unlinkat(fd, "meta", 0) == 0 || errno == ENOENT))
+		st->driver->unplan(st, s);
+}
+
 static berth_status fill_dir(struct store *st, struct berth_op *op, int fd, const struct snap *s,
         const struct berth_snap_args *a)
 {
@@ -151,8 +158,10 @@ static berth_status fill_dir(struct store *st, struct berth_op *op, int fd, cons
 	int r = fchmod(fd, 0711) < 0 ? -errno : meta_write(fd, &m, outside);
 	if (r == 0 && outside && fsync(st->new_fd) < 0)
 		r = -errno;
-	if (r < 0)
+	if (r < 0) {
+		unplan(st, s, fd);
 		return store_fail(st, op, r, "make it", a->key);
+	}
 	return st->driver->make(st, op, s, fd, a);
 }
 
@@ -160,14 +169,20 @@ static berth_status make_dir(struct store *st, struct berth_op *op, struct snap 
         const char *name, const struct berth_snap_args *a)
 {
 	char tmp[32];
+	berth_status r;
 
 	snprintf(tmp, sizeof(tmp), "%llu",
 	        (unsigned long long)__atomic_add_fetch(&st->own->serial, 1, __ATOMIC_RELAXED));
-	if (mkdirat(st->new_fd, tmp, 0711) < 0)
-		return store_fail(st, op, errno, "make it", a->key);
-	int fd = openat(st->new_fd, tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	berth_status r =
-	        fd < 0 ? store_fail(st, op, errno, "make it", a->key) : fill_dir(st, op, fd, s, a);
+	bool there = mkdirat(st->new_fd, tmp, 0711) == 0;
+	int fd = there ? openat(st->new_fd, tmp, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (fd < 0) {
+		r = store_fail(st, op, errno, "make it", a->key);
+		unplan(st, s, -1);
+	} else {
+		r = fill_dir(st, op, fd, s, a);
+	}
+	if (!there)
+		return r;
 	if (r == BERTH_OK && (a->flags & BERTH_SNAP_F_LAYER))
 		s->fd = fd;
 	else if (fd >= 0)

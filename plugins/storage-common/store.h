@@ -99,6 +99,9 @@ struct store_driver {
 	 * Limits and maps of ids are only there where st->features has their bit. May be NULL. */
 	berth_status (*plan)(struct store *st, struct berth_op *op, struct snap *s,
 	        const struct berth_snap_args *a);
+	/* What plan() began is not carried out: make() was not called, and no destroy() will name
+	 * it. What plan() took in memory is given back. May be NULL. */
+	void (*unplan)(struct store *st, const struct snap *s);
 	/* Fills the new snapshot's directory, which has the meta file alone, or makes what the meta
 	 * file names. Without BERTH_F_DETACHED_LAYERS the parent's content is there afterwards;
 	 * with it, s->layer says that this begins empty. What a failed or killed make() leaves

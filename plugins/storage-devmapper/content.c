@@ -103,6 +103,14 @@ berth_status dm_plan(
 	return BERTH_OK;
 }
 
+void dm_unplan(struct store *st, const struct snap *s)
+{
+	struct thin t;
+
+	if (thin_parse(s->own, &t) == 0)
+		thin_give(st->self, t.dev, t.n);
+}
+
 /* ---- make ---- */
 
 static int mark_foreign(int dirfd)

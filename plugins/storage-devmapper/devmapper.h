@@ -151,6 +151,7 @@ berth_status base_ready(struct store *st, struct berth_op *op);
 /* content.c: hooks */
 berth_status dm_plan(
         struct store *st, struct berth_op *op, struct snap *s, const struct berth_snap_args *a);
+void dm_unplan(struct store *st, const struct snap *s);
 berth_status dm_content(struct store *st, struct berth_op *op, const struct snap *s, int dirfd,
         const struct berth_snap_args *a);
 berth_status dm_seal(struct store *st, struct berth_op *op, struct snap *s, int dirfd);

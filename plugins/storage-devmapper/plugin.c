@@ -278,6 +278,7 @@ static const struct store_driver driver = {
         .stop = dm_stop,
         .finish = dm_finish,
         .plan = dm_plan,
+        .unplan = dm_unplan,
         .make = dm_content,
         .seal = dm_seal,
         .describe = dm_describe,

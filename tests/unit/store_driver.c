@@ -286,6 +286,11 @@ static void give_back(struct store *st, const char *own)
 		__atomic_store_n(taken, false, __ATOMIC_RELAXED);
 }
 
+static void toy_unplan(struct store *st, const struct snap *s)
+{
+	give_back(st, s->own);
+}
+
 static bool there(struct store *st, const char *name)
 {
 	return faccessat(st->root_fd, name, F_OK, 0) == 0;
@@ -415,6 +420,7 @@ static const struct store_driver driver = {
         .start = toy_start,
         .finish = toy_finish,
         .plan = toy_plan,
+        .unplan = toy_unplan,
         .make = toy_make,
         .seal = toy_seal,
         .describe = toy_describe,

@@ -271,6 +271,24 @@ static void what_is_in_use_goes_when_it_is_let_go(void **s)
 	do_umount();
 }
 
+/* Each number once, and some more: none is kept by what was planned and not made. */
+static void what_is_not_made_keeps_no_number(void **s)
+{
+	NEED();
+	start(LOOP);
+	assert_int_equal(sh("chattr +i %s/new", state), 0);
+	for (int i = 0; i < 65536 + 10; i++) {
+		_cleanup_free_ char *msg = NULL;
+		berth_status st = prepare_only("x", NULL, 0, &msg);
+		if (st != BERTH_E_INTERNAL || !strstr(msg, "'x': make it in"))
+			fail_msg("prepare %d: %d '%s'", i, (int)st, msg);
+	}
+	assert_int_equal(sh("chattr -i %s/new", state), 0);
+	take(false, 0, "x", NULL);
+	assert_int_equal(devices(), 2);
+	do_umount();
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(int argc, char **argv) /* [FILTER] */
@@ -285,6 +303,7 @@ int main(int argc, char **argv) /* [FILTER] */
 	        T(a_limit_is_the_size_of_the_device),
 	        T(usage_is_what_was_added),
 	        T(what_is_in_use_goes_when_it_is_let_go),
+	        T(what_is_not_made_keeps_no_number),
 	};
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
