@@ -98,23 +98,26 @@ int store_read_small(int dirfd, const char *path, char *buf, size_t size)
 static int copy(char *to, size_t size, const char *value)
 {
 	if (strlen(value) >= size)
-		return -EINVAL;
+		return META_FOREIGN;
 	memcpy(to, value, strlen(value) + 1);
 	return 0;
 }
 
-static int set_field(struct meta *m, const char *key, const char *value, bool *versioned)
+/* What every meta file has, in this order; `own` may come before the last. */
+static const char *const always[] = {"kind", "layer", "volatile", "parent", "boot", "created"};
+#define ALL_OF_THEM ((1u << sizeof(always) / sizeof(always[0])) - 1)
+
+static int set_field(struct meta *m, const char *key, const char *value, unsigned int *seen)
 {
-	if (strcmp(key, "v") == 0) {
-		*versioned = strcmp(value, "1") == 0;
-		return *versioned ? 0 : -EPROTONOSUPPORT;
-	}
+	for (size_t i = 0; i < sizeof(always) / sizeof(always[0]); i++)
+		if (strcmp(key, always[i]) == 0)
+			*seen |= 1u << i;
 	if (strcmp(key, "kind") == 0) {
 		m->kind = strcmp(value, "active") == 0      ? BERTH_SNAP_ACTIVE
 		          : strcmp(value, "view") == 0      ? BERTH_SNAP_VIEW
 		          : strcmp(value, "committed") == 0 ? BERTH_SNAP_COMMITTED
 		                                            : 0;
-		return m->kind ? 0 : -EINVAL;
+		return m->kind ? 0 : META_NEWER;
 	}
 	if (strcmp(key, "layer") == 0)
 		m->layer = strcmp(value, "1") == 0;
@@ -131,33 +134,69 @@ static int set_field(struct meta *m, const char *key, const char *value, bool *v
 		errno = 0;
 		m->created_ns = strtoull(value, &end, 10);
 		if (errno || *end)
-			return -EINVAL;
+			return META_FOREIGN;
 	}
 	return 0;
 }
 
+/* The first line, which says what the others are. */
+static int check_version(const char *line, bool cut)
+{
+	size_t n = strlen(line);
+
+	if (strncmp(line, "v=", n < 2 ? n : 2) != 0 || (n < 3 && !cut))
+		return META_FOREIGN;
+	if (cut)
+		return META_CUT;
+	return strcmp(line, "v=1") == 0 ? 0 : META_NEWER;
+}
+
+/* Whatever was cut off its end shows: each line ends, and the last one is always there. */
+static int parse(char *text, struct meta *m)
+{
+	unsigned int seen = 0;
+	char *line = text, *end = strchr(line, '\n');
+	bool cut = !end;
+
+	if (end)
+		*end = '\0';
+	int r = check_version(line, cut);
+	while (r == 0 && *(line = end + 1)) {
+		end = strchr(line, '\n');
+		char *eq = strchr(line, '=');
+		if (!end)
+			return META_CUT;
+		*end = '\0';
+		if (!eq || eq > end)
+			return META_FOREIGN;
+		*eq = '\0';
+		r = set_field(m, line, eq + 1, &seen);
+	}
+	return r == 0 && seen != ALL_OF_THEM ? META_CUT : r;
+}
+
+bool meta_is_none(int r)
+{
+	return r == -ENOENT || r == META_CUT;
+}
+
+bool meta_is_strange(int r)
+{
+	return r == META_NEWER || r == META_FOREIGN;
+}
+
 int meta_read(int dirfd, struct meta *ret)
 {
-	char text[META_LIMIT + 1], *save = NULL;
+	char text[META_LIMIT + 1];
 	struct meta m = {0};
-	bool versioned = false;
 
 	int r = store_read_small(dirfd, "meta", text, sizeof(text));
-	if (r < 0)
-		return r;
-	for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
-		char *eq = strchr(line, '=');
-		if (!eq)
-			return -EINVAL;
-		*eq = '\0';
-		r = set_field(&m, line, eq + 1, &versioned);
-		if (r < 0)
-			return r;
-	}
-	if (!versioned || !m.kind)
-		return -EINVAL;
-	*ret = m;
-	return 0;
+	if (r == 0)
+		r = parse(text, &m);
+	if (r == 0)
+		*ret = m;
+	/* No file of ours; one that is longer than ours are. */
+	return r == -ELOOP || r == -EISDIR ? META_FOREIGN : r == -EFBIG ? META_NEWER : r;
 }
 
 void meta_of(const struct snap *s, struct meta *ret)
@@ -194,10 +233,10 @@ int meta_write(int dirfd, const struct meta *m, bool sync)
 	char text[META_LIMIT];
 
 	int n = snprintf(text, sizeof(text),
-	        "v=1\nkind=%s\nlayer=%d\nvolatile=%d\nparent=%s\nboot=%s\ncreated=%llu\n%s%s%s",
+	        "v=1\nkind=%s\nlayer=%d\nvolatile=%d\nparent=%s\nboot=%s\n%s%s%screated=%llu\n",
 	        kinds[m->kind], m->layer, m->is_volatile, m->parent, m->boot,
-	        (unsigned long long)m->created_ns, m->own[0] ? "own=" : "", m->own,
-	        m->own[0] ? "\n" : "");
+	        m->own[0] ? "own=" : "", m->own, m->own[0] ? "\n" : "",
+	        (unsigned long long)m->created_ns);
 	if (n < 0 || (size_t)n >= sizeof(text))
 		return -ENAMETOOLONG;
 	int r = write_text(dirfd, text, (size_t)n, sync);

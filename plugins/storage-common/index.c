@@ -61,12 +61,22 @@ void index_unpin(struct index *x, struct snap *s)
 	pthread_mutex_unlock(&x->lock);
 }
 
+char *index_text(const char *text)
+{
+	char *copy = text ? strdup(text) : NULL;
+
+	if (text && !copy)
+		abort();
+	return copy;
+}
+
 struct snap *index_add(struct index *x, const char *key, uint32_t kind)
 {
 	struct snap *s = calloc(1, sizeof(*s)), **b = &x->buckets[bucket(key)];
 
-	if (!s || !(s->key = strdup(key)))
+	if (!s)
 		abort();
+	s->key = index_text(key);
 	s->kind = kind;
 	s->fd = -1;
 	s->phase = PHASE_MAKING;

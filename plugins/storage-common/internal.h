@@ -21,8 +21,16 @@ struct index {
 	uint32_t n;
 };
 
+/* A snapshot on the disk that this version does not understand. */
+struct strange {
+	struct strange *next;
+	char *key;
+	const char *dir;
+};
+
 struct store_own {
 	struct index index;
+	struct strange *strange;     /* not changed once all is loaded */
 	pthread_mutex_t destroying;  /* held over destroy() */
 	bool stopping;               /* atomic */
 	struct berth_watch *sweeper; /* deletes what a remove had no time for */
@@ -40,14 +48,22 @@ void index_let_go(
         struct snap *s); /* closes its file; without the lock, of one that is the caller's alone */
 void index_remove(struct index *x, struct snap *s);         /* frees it, tells its parent */
 void index_set_parent(struct snap *s, struct snap *parent); /* either may be NULL */
+char *index_text(const char *text); /* a copy; aborts without memory; NULL: NULL */
 /* The same, but a snapshot that is being made or removed is waited for. */
 struct snap *index_find_settled(struct index *x, const char *key);
 void index_unpin(struct index *x, struct snap *s); /* takes the lock itself */
 
-/* disk.c: names and meta files; 0 or a negative errno */
+/* disk.c: names and meta files; 0 or a negative errno. What meta_read() says for good, and not
+ * because a read has failed: there is none, or the end of it was cut off (is_none); it is whole,
+ * and of another version or nothing of ours (is_strange). No file system has these numbers. */
+#define META_CUT (-ENOMSG)
+#define META_NEWER (-EPROTONOSUPPORT)
+#define META_FOREIGN (-EPROTOTYPE)
 int name_encode(const char *key, char out[NAME_LIMIT + 1]);
 int name_decode(const char *name, char out[NAME_LIMIT + 1]);
 int meta_read(int dirfd, struct meta *ret);
+bool meta_is_none(int r); /* -ENOENT, META_CUT */
+bool meta_is_strange(int r);
 int meta_write(int dirfd, const struct meta *m, bool sync); /* replaces what is there */
 void meta_of(const struct snap *s, struct meta *ret);
 
@@ -80,6 +96,8 @@ void trash_sweep(struct berth_op *op, struct berth_watch *w, uint32_t events, vo
 
 /* load.c: what is on the disk comes into the index; what a crash left goes to the trash */
 berth_status load_all(struct store *st, struct berth_op *op);
+/* Fails where a snapshot of this name is kept that is not understood. */
+berth_status check_strange(struct store *st, struct berth_op *op, const char *key);
 
 /* ops.c, remove.c */
 berth_status check_key(struct store *st, struct berth_op *op, const char *what, const char *key,

@@ -168,6 +168,12 @@ void store_destroy(void *self)
 		if (fds[i] >= 0)
 			close(fds[i]);
 	index_finish(&st->own->index);
+	while (st->own->strange) {
+		struct strange *s = st->own->strange;
+		st->own->strange = s->next;
+		free(s->key);
+		free(s);
+	}
 	pthread_mutex_destroy(&st->own->destroying);
 	free(st->own);
 	free(st->no_quota);

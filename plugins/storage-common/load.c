@@ -48,44 +48,109 @@ static void remember(struct loaded *l, struct snap *s, const char *parent)
 	l->n++;
 }
 
-static void load_one(struct store *st, struct berth_op *op, int dirfd, bool committed,
+/* Under the lock, before any op. */
+static void keep(struct store *st, struct berth_op *op, const char *dir, const char *key,
+        const char *name, const char *why)
+{
+	struct strange *s = calloc(1, sizeof(*s));
+	char what[256];
+
+	if (!s)
+		abort();
+	s->key = index_text(key);
+	s->dir = dir;
+	s->next = st->own->strange;
+	st->own->strange = s;
+	snprintf(what, sizeof(what), "%s: it is kept and not used, and its name is not given away",
+	        why);
+	note(st, op, dir, name, what);
+}
+
+static const struct strange *find_strange(const struct store *st, const char *key)
+{
+	const struct strange *s = st->own->strange;
+
+	while (s && strcmp(s->key, key) != 0)
+		s = s->next;
+	return s;
+}
+
+berth_status check_strange(struct store *st, struct berth_op *op, const char *key)
+{
+	const struct strange *s = find_strange(st, key);
+
+	if (!s)
+		return BERTH_OK;
+	return berth_fail(st->host, op, BERTH_E_PRECONDITION,
+	        "snapshot '%s' is in '%s/%s' in a form that this version does not understand: it "
+	        "is neither used nor replaced nor removed",
+	        key, st->root, s->dir);
+}
+
+/* What a crash left. A layer's meta file was on the disk before the layer had its name: one that
+ * has none was being removed, and whose file was cut was damaged later, with what it names. */
+static void drop_remnant(
+        struct store *st, struct berth_op *op, int dirfd, const char *dir, const char *name)
+{
+	char what[128];
+	int r = trash_add(st, dirfd, name, TRASH_SNAPSHOT, NULL);
+
+	snprintf(what, sizeof(what), "no complete snapshot, left by a crash: %s%s",
+	        r < 0 ? "cannot be moved away: " : "removed", r < 0 ? strerror(-r) : "");
+	note(st, op, dir, name, what);
+}
+
+/* Where the content of a layer lies that is not ours: "" = none. */
+static int read_external(int dirfd, char ret[PATH_MAX])
+{
+	ssize_t n = readlinkat(dirfd, "fs", ret, PATH_MAX - 1);
+
+	ret[n > 0 ? n : 0] = '\0';
+	return n < 0 && errno != EINVAL && errno != ENOENT ? -errno : 0;
+}
+
+static int read_one(int dirfd, const char *name, struct meta *m, char external[PATH_MAX])
+{
+	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+	external[0] = '\0';
+	if (fd < 0)
+		return errno == ENOTDIR || errno == ELOOP ? META_FOREIGN : -errno;
+	int r = meta_read(fd, m);
+	if (r == 0 && m->layer)
+		r = read_external(fd, external);
+	close(fd);
+	return r;
+}
+
+static berth_status load_one(struct store *st, struct berth_op *op, int dirfd, const char *dir,
         const char *name, struct loaded *l)
 {
-	char key[NAME_LIMIT + 1];
-	const char *dir = committed ? "layers" : "active";
+	char key[NAME_LIMIT + 1], external[PATH_MAX];
+	bool committed = dirfd == st->layers_fd;
 	struct meta m;
 
-	int fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-	char external[PATH_MAX] = "";
-	int r = fd < 0 ? -errno : meta_read(fd, &m);
-	if (r == 0 && m.layer) {
-		ssize_t n = readlinkat(fd, "fs", external, sizeof(external) - 1);
-		external[n > 0 ? n : 0] = '\0';
+	if (name_decode(name, key) < 0) {
+		note(st, op, dir, name, "not named as a snapshot is: ignored");
+		return BERTH_OK;
 	}
-	if (fd >= 0)
-		close(fd);
-	if (r == 0)
-		r = name_decode(name, key);
-	/* A snapshot gets its place with its meta file in it, which no crash but that of the
-	 * machine takes away or cuts. What cannot be read for another reason may be a container's
-	 * own. */
-	if (!committed && (r == -ENOENT || r == -EINVAL || r == -ENOTDIR)) {
-		note(st, op, dir, name, "no complete snapshot, left by a crash: removed");
-		(void)trash_add(st, dirfd, name, TRASH_SNAPSHOT, NULL);
-		return;
+	int r = read_one(dirfd, name, &m, external);
+	if (meta_is_none(r)) {
+		drop_remnant(st, op, dirfd, dir, name);
+		return BERTH_OK;
 	}
-	if (r < 0) {
-		char what[256];
-		snprintf(what, sizeof(what), "%s (%s)",
-		        committed ? "not a layer of this driver: ignored"
-		                  : "its meta file cannot be read: it is kept, and not used",
-		        strerror(-r));
-		note(st, op, dir, name, what);
-		return;
+	if (meta_is_strange(r)) {
+		keep(st, op, dir, key, name,
+		        r == META_FOREIGN ? "no snapshot of this driver"
+		                          : "a snapshot of another version");
+		return BERTH_OK;
 	}
-	if (index_find(&st->own->index, key)) {
+	/* Not to be had now: nothing is known of it, least of all that it is not there. */
+	if (r < 0)
+		return store_fail(st, op, r, "read it", key);
+	if (index_find(&st->own->index, key) || find_strange(st, key)) {
 		note(st, op, dir, name, "there is a layer of this name: ignored");
-		return;
+		return BERTH_OK;
 	}
 	/* A crash within commit leaves an active snapshot that calls itself committed. */
 	struct snap *s = index_add(&st->own->index, key,
@@ -94,21 +159,23 @@ static void load_one(struct store *st, struct berth_op *op, int dirfd, bool comm
 	                                    : BERTH_SNAP_ACTIVE);
 	s->phase = PHASE_READY;
 	s->layer = m.layer;
-	s->external = *external ? strdup(external) : NULL;
+	s->external = *external ? index_text(external) : NULL;
 	s->is_volatile = m.is_volatile && !committed;
 	s->created_ns = m.created_ns;
 	memcpy(s->boot, m.boot, sizeof(s->boot));
 	memcpy(s->own, m.own, sizeof(s->own));
 	remember(l, s, m.parent);
+	return BERTH_OK;
 }
 
 static berth_status each(struct store *st, struct berth_op *op, int dirfd, const char *dir,
-        void (*fn)(struct store *st, struct berth_op *op, int dirfd, const char *name,
-                struct loaded *l),
+        berth_status (*fn)(struct store *st, struct berth_op *op, int dirfd, const char *dir,
+                const char *name, struct loaded *l),
         struct loaded *l)
 {
 	int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *v = fd < 0 ? NULL : fdopendir(fd);
+	berth_status r = BERTH_OK;
 	struct dirent *e;
 
 	if (!v) {
@@ -118,36 +185,25 @@ static berth_status each(struct store *st, struct berth_op *op, int dirfd, const
 		return berth_fail(st->host, op, BERTH_E_INTERNAL, "%s: read '%s/%s': %s",
 		        st->host->plugin_name, st->root, dir, strerror(saved));
 	}
-	while ((errno = 0, e = readdir(v)))
-		if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-			fn(st, op, dirfd, e->d_name, l);
+	while (r == BERTH_OK && (errno = 0, e = readdir(v)))
+		if (!tree_dots(e->d_name))
+			r = fn(st, op, dirfd, dir, e->d_name, l);
 	int saved = errno;
 	closedir(v);
-	if (saved)
+	if (r == BERTH_OK && saved)
 		return berth_fail(st->host, op, BERTH_E_INTERNAL, "%s: read '%s/%s': %s",
 		        st->host->plugin_name, st->root, dir, strerror(saved));
-	return BERTH_OK;
+	return r;
 }
 
-static void load_layer(
-        struct store *st, struct berth_op *op, int dirfd, const char *name, struct loaded *l)
-{
-	load_one(st, op, dirfd, true, name, l);
-}
-
-static void load_active(
-        struct store *st, struct berth_op *op, int dirfd, const char *name, struct loaded *l)
-{
-	load_one(st, op, dirfd, false, name, l);
-}
-
-static void discard(
-        struct store *st, struct berth_op *op, int dirfd, const char *name, struct loaded *l)
+static berth_status discard(struct store *st, struct berth_op *op, int dirfd, const char *dir,
+        const char *name, struct loaded *l)
 {
 	(void)l;
 	int r = trash_add(st, dirfd, name, TRASH_SNAPSHOT, NULL);
 	if (r < 0)
-		note(st, op, "new", name, strerror(-r));
+		note(st, op, dir, name, strerror(-r));
+	return BERTH_OK;
 }
 
 static bool has_bottom(const struct snap *s, uint32_t n)
@@ -190,9 +246,9 @@ berth_status load_all(struct store *st, struct berth_op *op)
 	pthread_mutex_lock(&st->own->index.lock);
 	berth_status r = each(st, op, st->new_fd, "new", discard, &l);
 	if (r == BERTH_OK)
-		r = each(st, op, st->layers_fd, "layers", load_layer, &l);
+		r = each(st, op, st->layers_fd, "layers", load_one, &l);
 	if (r == BERTH_OK)
-		r = each(st, op, st->active_fd, "active", load_active, &l);
+		r = each(st, op, st->active_fd, "active", load_one, &l);
 	if (r == BERTH_OK)
 		link_parents(st, op, &l);
 	pthread_mutex_unlock(&st->own->index.lock);
@@ -222,10 +278,14 @@ static int each_in(struct store *st, const char *in, int dirfd,
 		if (tree_dots(e->d_name) || (dirfd == st->trash_fd && trash_is_part(e->d_name)))
 			continue;
 		int at = openat(dirfd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-		bool known = at >= 0 && meta_read(at, &m) == 0;
+		int known = at >= 0                              ? meta_read(at, &m)
+		            : errno == ENOTDIR || errno == ELOOP ? META_FOREIGN
+		                                                 : -errno;
 		if (at >= 0)
 			close(at);
-		r = fn(arg, in, e->d_name, known ? &m : NULL);
+		r = known == 0 || meta_is_none(known) || meta_is_strange(known)
+		            ? fn(arg, in, e->d_name, known == 0 ? &m : NULL)
+		            : known;
 		errno = 0;
 	}
 	if (r == 0 && errno)

@@ -62,10 +62,12 @@ static berth_status check_args(struct store *st, struct berth_op *op,
 berth_status find_snap(struct store *st, struct berth_op *op, const char *key, struct snap **ret)
 {
 	*ret = index_find_settled(&st->own->index, key);
-	if (!*ret)
-		return berth_fail(
-		        st->host, op, BERTH_E_NOT_FOUND, "snapshot '%s' does not exist", key);
-	return BERTH_OK;
+	if (*ret)
+		return BERTH_OK;
+	berth_status r = check_strange(st, op, key);
+	return r != BERTH_OK ? r
+	                     : berth_fail(st->host, op, BERTH_E_NOT_FOUND,
+	                               "snapshot '%s' does not exist", key);
 }
 
 /* The parent may be NULL. Nothing is waited for after it was found. */
@@ -78,6 +80,9 @@ static berth_status find_parent(struct store *st, struct berth_op *op, const cha
 	if (!parent || !*parent)
 		return BERTH_OK;
 	struct snap *p = index_find_settled(&st->own->index, parent);
+	berth_status r = p ? (berth_status)BERTH_OK : check_strange(st, op, parent);
+	if (r != BERTH_OK)
+		return r;
 	if (!p)
 		return berth_fail(st->host, op, BERTH_E_NOT_FOUND,
 		        "snapshot '%s': its parent '%s' does not exist", key, parent);
@@ -102,6 +107,8 @@ static berth_status claim(struct store *st, struct berth_op *op, const char *key
 
 	for (;;) {
 		berth_status r = find_parent(st, op, key, parent, &p);
+		if (r == BERTH_OK)
+			r = check_strange(st, op, key);
 		if (r != BERTH_OK)
 			return r;
 		s = index_find(x, key);
@@ -126,7 +133,8 @@ static void unclaim(struct store *st, struct snap *s)
 	pthread_mutex_unlock(&st->own->index.lock);
 }
 
-/* Renames to a final name. What is there and not in the index is no snapshot: it gives way. */
+/* Renames to a final name. What is there and not in the index has something missing below it, or
+ * could not be moved away at the start: it gives way. */
 static int put(struct store *st, int from, const char *tmp, int to, const char *name)
 {
 	if (renameat2(from, tmp, to, name, RENAME_NOREPLACE) == 0)
@@ -238,7 +246,7 @@ static berth_status claim_new(struct store *st, struct berth_op *op,
 	berth_status r = claim(st, op, a->key, a->parent, kind, ret);
 	if (r == BERTH_OK) {
 		(*ret)->layer = layer && detached;
-		(*ret)->external = external_of(a) ? strdup(external_of(a)) : NULL;
+		(*ret)->external = index_text(external_of(a));
 		(*ret)->created_ns = store_now_ns(CLOCK_REALTIME);
 		memcpy((*ret)->boot, st->boot, sizeof(st->boot));
 	}
@@ -404,7 +412,7 @@ static berth_status claim_commit(struct store *st, struct berth_op *op,
 		return r;
 	}
 	(*to)->layer = (*from)->layer;
-	(*to)->external = (*from)->external ? strdup((*from)->external) : NULL;
+	(*to)->external = index_text((*from)->external);
 	(*to)->created_ns = store_now_ns(CLOCK_REALTIME);
 	memcpy((*to)->boot, st->boot, sizeof(st->boot));
 	return BERTH_OK;

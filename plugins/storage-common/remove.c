@@ -30,7 +30,7 @@ static berth_status claim_remove(
 		pthread_cond_wait(&x->settled, &x->lock);
 	*ret = s;
 	if (!s)
-		return BERTH_OK;
+		return check_strange(st, op, key);
 	if (s->children > 0)
 		return berth_fail(st->host, op, BERTH_E_PRECONDITION,
 		        "snapshot '%s' cannot be removed: '%s' stands on it", key, a_child(x, s));

@@ -8,9 +8,13 @@
  *   new/N                   under construction
  *   trash/N, trash/N.part   removed, and perhaps not deleted yet: snapshots, parts of a deep tree
  * NAME is the snapshot's name with everything but letters, digits, '.', '_' and '-' as %XX. A
- * snapshot gets its place by rename, and loses it by rename. What else a snapshot's directory has
- * is the driver's; only "fs" has a meaning here: what usage is summed up of. Of a layer whose
- * content lies elsewhere it is a link to that, and "root" a directory that looks like its root.
+ * snapshot gets its place by rename, and loses it by rename; it gets it with its meta file, which
+ * is on the disk before a layer has its name. So one without a meta file, or with one whose end was
+ * cut off, is what a crash left, and goes at the start. One whose meta file is whole but not
+ * understood is another version's: it is left alone and its name is not given away. What cannot be
+ * read for any other reason fails the start. What else a snapshot's directory has is the driver's;
+ * only "fs" has a meaning here: what usage is summed up of. Of a layer whose content lies elsewhere
+ * it is a link to that, and "root" a directory that looks like its root.
  *
  * In memory an index of all snapshots, under one lock that is held over no hook and over no system
  * call that touches the disk.
@@ -118,10 +122,11 @@ struct store_driver {
 	berth_status (*describe)(struct store *st, struct berth_op *op, const struct snap *s,
 	        struct berth_mounts_result *res);
 	/* Destroys what deleting files does not: called for what lies in the trash before its files
-	 * are deleted, one at a time. m is NULL where the meta file cannot be read. Idempotent:
-	 * what is not there is no error. It may be called once more after a crash of the system, so
-	 * a name that is used again (an id) is compared with those of living snapshots. -EBUSY and
-	 * other errors: tried again later. Slow work asks store_give_up(). May be NULL. */
+	 * are deleted, one at a time. m is NULL where there is no meta file, or what is left
+	 * of one. Idempotent: what is not there is no error. It may be called once more after a
+	 * crash of the system, so a name that is used again (an id) is compared with those of
+	 * living snapshots. -EBUSY and other errors: tried again later. Slow work asks
+	 * store_give_up(). May be NULL. */
 	int (*destroy)(struct store *st, struct berth_op *op, int dirfd, const struct meta *m);
 	/* What the snapshot takes for itself alone. NULL: "fs" below its directory is walked. */
 	int (*usage)(struct store *st, struct berth_op *op, const struct snap *s, int dirfd,
@@ -213,8 +218,9 @@ int store_tree_usage(
         struct store *st, struct berth_op *op, int dirfd, const char *name, struct usage *u);
 /* Calls fn for each snapshot's directory on the disk, those in new and trash as well. For probe()
  * and start().
- * in: "layers", "active", "new", "trash". m is NULL where it cannot be read. The first value but 0
- * that fn returns ends it and is returned; a negative errno where a directory cannot be read. */
+ * in: "layers", "active", "new", "trash". m is NULL where there is none that is understood. The
+ * first value but 0 that fn returns ends it and is returned; a negative errno where something
+ * cannot be read. */
 int store_each(struct store *st,
         int (*fn)(void *arg, const char *in, const char *name, const struct meta *m), void *arg);
 /* 1: there are layers or containers, and so an earlier start found nothing wrong with the file

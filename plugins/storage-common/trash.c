@@ -142,16 +142,27 @@ static int call_destroy(const struct sweep *s, int dirfd, const struct meta *m)
 	return r;
 }
 
+/* What the meta file names is lost with it: one that cannot be read now, or by this version, stays
+ * with its content. */
+static int destroy_content(const struct sweep *s, int dirfd)
+{
+	struct meta m;
+	int r = meta_read(dirfd, &m);
+
+	if (r < 0 && !meta_is_none(r) && r != META_FOREIGN)
+		return r;
+	return call_destroy(s, dirfd, r == 0 ? &m : NULL);
+}
+
 /* One entry of the trash. */
 static int remove_one(const struct sweep *s, const char *name)
 {
-	struct meta m;
 	int r = 0;
 
 	if (s->st->driver->destroy && !trash_is_part(name)) {
 		int fd = tree_open(s->st->trash_fd, name);
 		if (fd >= 0) {
-			r = call_destroy(s, fd, meta_read(fd, &m) == 0 ? &m : NULL);
+			r = destroy_content(s, fd);
 			close(fd);
 		} else if (fd != -ENOENT && fd != -ENOTDIR && fd != -ELOOP) {
 			r = fd;
@@ -173,7 +184,7 @@ static uint64_t empty_once(const struct sweep *s, DIR *dir, int *err, char where
 
 	*err = 0;
 	rewinddir(dir);
-	while ((e = readdir(dir)) && give_up(s) == 0) {
+	while ((errno = 0, e = readdir(dir)) && give_up(s) == 0) {
 		if (tree_dots(e->d_name))
 			continue;
 		int r = remove_one(s, e->d_name);
@@ -184,6 +195,8 @@ static uint64_t empty_once(const struct sweep *s, DIR *dir, int *err, char where
 			snprintf(where, NAME_LIMIT + 1, "%s", e->d_name);
 		}
 	}
+	if (!e && errno && *err == 0)
+		*err = -errno;
 	return deleted;
 }
 
@@ -235,11 +248,14 @@ int trash_delete_at(
 
 	if (fd < 0)
 		return fd;
-	bool known = meta_read(fd, &m) == 0;
-	if (meta_first && ((unlinkat(fd, "meta", 0) < 0 && errno != ENOENT) || fsync(fd) < 0))
+	int known = st->driver->destroy ? meta_read(fd, &m) : 0;
+	if (known < 0 && !meta_is_none(known) && known != META_FOREIGN)
+		r = known;
+	if (r == 0 && meta_first &&
+	        ((unlinkat(fd, "meta", 0) < 0 && errno != ENOENT) || fsync(fd) < 0))
 		r = -errno;
 	if (r == 0 && st->driver->destroy)
-		r = call_destroy(&s, fd, known ? &m : NULL);
+		r = call_destroy(&s, fd, known == 0 ? &m : NULL);
 	close(fd);
 	return r < 0 ? r : remove_dir(&s, dirfd, name, 0);
 }

@@ -50,11 +50,38 @@ static void a_meta_file_that_stays_keeps_its_number(void **s)
 	assert_int_equal(entries("devices"), 256);
 }
 
+/* ---- a step that fails ---- */
+
+/* Its meta file alone tells what is to be destroyed. */
+static void what_cannot_be_read_is_not_deleted(void **s)
+{
+	_cleanup_op_ struct berth_op *op = testop_new(h);
+
+	prepare("x", NULL);
+	put_in(state, "fail-read", "");
+	remove_snap("x");
+	assert_non_null(strstr(testhost_logged(h), "'x' is removed, but"));
+	assert_int_equal(entries("devices") + entries("trash"), 2);
+	cleanup();
+	assert_int_equal(entries("devices") + entries("trash"), 0);
+	/* Nor what another version removed. */
+	prepare("y", NULL);
+	shell("touch busy");
+	remove_snap("y");
+	shell("rm busy && sed -i s/^v=1/v=2/ trash/*/meta");
+	FAILS(op, ops()->cleanup(op, testhost_self(h)), BERTH_E_INTERNAL, "delete leftovers");
+	assert_int_equal(entries("devices") + entries("trash"), 2);
+	shell("sed -i s/^v=2/v=1/ trash/*/meta");
+	cleanup();
+	assert_int_equal(entries("devices") + entries("trash"), 0);
+}
+
 int main(int argc, char **argv) /* [FILTER] */
 {
 	const struct CMUnitTest tests[] = {
 	        T(a_plan_that_is_not_carried_out_takes_no_number),
 	        T(a_meta_file_that_stays_keeps_its_number),
+	        T(what_cannot_be_read_is_not_deleted),
 	};
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
