@@ -11,7 +11,7 @@
 enum {
 	PHASE_MAKING = 1, /* its name is taken, its directory is not there yet */
 	PHASE_READY,
-	PHASE_REMOVING,
+	PHASE_REMOVING, /* or it is not known whether there is such a one */
 };
 
 struct index {
@@ -80,13 +80,20 @@ bool trash_is_part(const char *name);
  * errno. destroy() is called for a snapshot alone: the content of a part is a container's. */
 int trash_add(struct store *st, int dirfd, const char *name, enum trash_what what,
         char ret_name[TRASH_NAME]);
+/* Moves the snapshot dirfd/name into the trash, where nothing of it is deleted before a crash, of
+ * the machine too, cannot bring its name back. 0, or a negative errno: it is where it was, but for
+ * *ret_gone. Then it has lost its name and is kept until the next start. ret_name is "" where it is
+ * deleted already. Both may be NULL. */
+int trash_add_surely(struct store *st, struct berth_op *op, int dirfd, const char *name,
+        char ret_name[TRASH_NAME], bool *ret_gone);
 /* Deletes one entry, for at most budget_ns: then -ETIME. */
 int trash_delete(struct store *st, struct berth_op *op, const char *name, uint64_t budget_ns);
-/* Deletes the snapshot dirfd/name where it is; 0, or a negative errno: then not all of it.
- * meta_first: without its meta file no start takes it for whole. Else destroy() must take its
- * content as a whole. */
-int trash_delete_at(
-        struct store *st, struct berth_op *op, int dirfd, const char *name, bool meta_first);
+/* Takes the meta file off the snapshot dirfd/name, for good: no start takes it for one then. 0, or
+ * a negative errno. */
+int trash_disown(int dirfd, const char *name);
+/* Deletes dirfd/name, which is no snapshot any more or not yet, where it is; 0, or a negative
+ * errno: then not all of it. */
+int trash_delete_at(struct store *st, struct berth_op *op, int dirfd, const char *name);
 /* Deletes what is in the trash. Others may be deleting there, too. Stops when the op is cancelled.
  * 0, or a negative errno with the name of what could not be deleted in `where`. */
 int trash_empty(struct store *st, struct berth_op *op, char where[NAME_LIMIT + 1]);

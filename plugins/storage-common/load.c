@@ -196,6 +196,20 @@ static berth_status each(struct store *st, struct berth_op *op, int dirfd, const
 	return r;
 }
 
+/* What a killed process has renamed is on the disk before anything goes by it: a layer is said to
+ * be there, and what has lost its name is deleted. */
+static berth_status settle(struct store *st, struct berth_op *op)
+{
+	const int fds[] = {st->layers_fd, st->active_fd};
+
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		if (fsync(fds[i]) < 0)
+			return berth_fail(st->host, op, BERTH_E_INTERNAL, "%s: sync '%s/%s': %s",
+			        st->host->plugin_name, st->root, i ? "active" : "layers",
+			        strerror(errno));
+	return BERTH_OK;
+}
+
 static berth_status discard(struct store *st, struct berth_op *op, int dirfd, const char *dir,
         const char *name, struct loaded *l)
 {
@@ -244,7 +258,9 @@ berth_status load_all(struct store *st, struct berth_op *op)
 	struct loaded l = {0};
 
 	pthread_mutex_lock(&st->own->index.lock);
-	berth_status r = each(st, op, st->new_fd, "new", discard, &l);
+	berth_status r = settle(st, op);
+	if (r == BERTH_OK)
+		r = each(st, op, st->new_fd, "new", discard, &l);
 	if (r == BERTH_OK)
 		r = each(st, op, st->layers_fd, "layers", load_one, &l);
 	if (r == BERTH_OK)

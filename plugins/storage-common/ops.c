@@ -135,15 +135,17 @@ static void unclaim(struct store *st, struct snap *s)
 
 /* Renames to a final name. What is there and not in the index has something missing below it, or
  * could not be moved away at the start: it gives way. */
-static int put(struct store *st, int from, const char *tmp, int to, const char *name)
+static int put(
+        struct store *st, struct berth_op *op, int from, const char *tmp, int to, const char *name)
 {
 	if (renameat2(from, tmp, to, name, RENAME_NOREPLACE) == 0)
 		return 0;
 	if (errno != EEXIST)
 		return -errno;
-	int r = trash_add(st, to, name, TRASH_SNAPSHOT, NULL);
+	int r = trash_add_surely(st, op, to, name, NULL, NULL);
 	if (r < 0)
 		return r;
+	trash_sweep_soon(st, false);
 	return renameat2(from, tmp, to, name, RENAME_NOREPLACE) < 0 ? -errno : 0;
 }
 
@@ -196,7 +198,7 @@ static berth_status make_dir(struct store *st, struct berth_op *op, struct snap 
 	else if (fd >= 0)
 		close(fd);
 	if (r == BERTH_OK) {
-		int e = put(st, st->new_fd, tmp, st->active_fd, name);
+		int e = put(st, op, st->new_fd, tmp, st->active_fd, name);
 		if (e < 0)
 			r = store_fail(st, op, e, "make it", a->key);
 	}
@@ -205,7 +207,7 @@ static berth_status make_dir(struct store *st, struct berth_op *op, struct snap 
 	if (trash_add(st, st->new_fd, tmp, TRASH_SNAPSHOT, NULL) == 0)
 		trash_sweep_soon(st, false);
 	else /* a full btrfs; the next start deletes what stays */
-		(void)trash_delete_at(st, op, st->new_fd, tmp, false);
+		(void)trash_delete_at(st, op, st->new_fd, tmp);
 	return r;
 }
 
@@ -340,17 +342,18 @@ static int sync_layer(struct snap *s, int fd)
 	return s->lost;
 }
 
-static int commit_dir(struct store *st, struct snap *from, int fd, const struct snap *to,
-        const char *from_name, const char *to_name)
+static int commit_dir(struct store *st, struct berth_op *op, struct snap *from, int fd,
+        const struct snap *to, const char *from_name, const char *to_name)
 {
 	struct meta m;
 
 	meta_of(to, &m);
-	int r = meta_write(fd, &m, false);
+	/* The one that it replaces may be all that knows of what lies outside. */
+	int r = meta_write(fd, &m, st->driver->outside);
 	if (r == 0)
 		r = sync_layer(from, fd);
 	if (r == 0)
-		r = put(st, st->active_fd, from_name, st->layers_fd, to_name);
+		r = put(st, op, st->active_fd, from_name, st->layers_fd, to_name);
 	if (r == 0 && fsync(st->layers_fd) < 0) {
 		r = -errno;
 		(void)renameat2(st->layers_fd, to_name, st->active_fd, from_name, RENAME_NOREPLACE);
@@ -375,7 +378,7 @@ static berth_status seal_and_commit(struct store *st, struct berth_op *op, struc
 	        st->driver->seal ? st->driver->seal(st, op, from, fd) : (berth_status)BERTH_OK;
 	if (r == BERTH_OK) {
 		memcpy(to->own, from->own, sizeof(to->own));
-		int e = commit_dir(st, from, fd, to, from_name, to_name);
+		int e = commit_dir(st, op, from, fd, to, from_name, to_name);
 		if (e < 0)
 			r = store_fail(st, op, e, "commit it", from->key);
 	}

@@ -28,9 +28,12 @@ static berth_status claim_remove(
 
 	while ((s = index_find_settled(x, key)) && s->pins > 0)
 		pthread_cond_wait(&x->settled, &x->lock);
-	*ret = s;
-	if (!s)
-		return check_strange(st, op, key);
+	berth_status r = s ? (berth_status)BERTH_OK : check_strange(st, op, key);
+	if (r != BERTH_OK)
+		return r;
+	/* What is on the disk but not in the index was found broken at the start. Nobody makes
+	 * another of its name while that is looked for. */
+	*ret = s = s ? s : index_add(x, key, 0);
 	if (s->children > 0)
 		return berth_fail(st->host, op, BERTH_E_PRECONDITION,
 		        "snapshot '%s' cannot be removed: '%s' stands on it", key, a_child(x, s));
@@ -38,55 +41,69 @@ static berth_status claim_remove(
 	return BERTH_OK;
 }
 
-/* 0; -ENOENT where there is no directory of this name. */
-static int into_trash(
-        struct store *st, const struct snap *s, const char *name, char gone[TRASH_NAME])
-{
-	bool committed = s && s->kind == BERTH_SNAP_COMMITTED;
-	int from = committed ? st->layers_fd : st->active_fd;
-	int r = trash_add(st, from, name, TRASH_SNAPSHOT, gone);
+struct fate {
+	bool gone;              /* it has no name any more */
+	char trash[TRASH_NAME]; /* what it is called there; "" = it is not there */
+};
 
-	/* What is on the disk but not in the index was found broken at the start. */
-	if (r == -ENOENT && !s) {
-		from = st->layers_fd;
-		r = trash_add(st, from, name, TRASH_SNAPSHOT, gone);
-	}
-	/* A crash must not bring the name back over a tree that is half deleted: where that cannot
-	 * be had, it stays as it was. */
-	if (r == 0 && (committed || st->driver->outside) && fsync(from) < 0) {
-		r = -errno;
-		(void)renameat2(st->trash_fd, gone, from, name, RENAME_NOREPLACE);
-	}
-	return r;
+static void tell_left(struct store *st, struct berth_op *op, const char *key, const char *dir,
+        const char *name, int r)
+{
+	char msg[768];
+
+	snprintf(msg, sizeof(msg),
+	        "%s: snapshot '%s' is removed, but its content in '%s/%s/%s' is not: %s; tried "
+	        "again",
+	        st->host->plugin_name, key, st->root, dir, name, strerror(-r));
+	st->host->log(st->host, op, BERTH_LOG_WARN, msg);
 }
 
 /* On a full btrfs nothing can be renamed, but much deleted; and who removes wants room. Not for
- * what lies outside of the directory, which is known from there alone, and no layer that could be
- * half deleted under its name. */
-static int remove_where_it_is(
-        struct store *st, struct berth_op *op, const struct snap *s, const char *name, int why)
+ * what lies outside of the directory, which is known from there alone. */
+static int remove_where_it_is(struct store *st, struct berth_op *op, const struct snap *s, int from,
+        const char *name, int why, struct fate *ret)
 {
-	bool committed = s->kind == BERTH_SNAP_COMMITTED;
-
-	if (st->driver->outside || (committed && !st->driver->destroy))
+	if (st->driver->outside)
 		return why;
-	return trash_delete_at(st, op, committed ? st->layers_fd : st->active_fd, name, !committed);
+	int r = trash_disown(from, name);
+	if (r < 0)
+		return r;
+	ret->gone = true;
+	r = trash_delete_at(st, op, from, name);
+	/* There may be room by now. */
+	if (r < 0 && trash_add(st, from, name, TRASH_SNAPSHOT, ret->trash) < 0)
+		tell_left(st, op, s->key, from == st->layers_fd ? "layers" : "active", name, r);
+	return 0;
+}
+
+/* 0; -ENOENT where there is no directory of this name. */
+static int remove_from(struct store *st, struct berth_op *op, const struct snap *s, int from,
+        const char *name, struct fate *ret)
+{
+	int r;
+
+	/* A crash must not bring the name back over a tree that is half deleted, or over what is
+	 * destroyed elsewhere. What a container has written is not asked for after one. */
+	if (from == st->layers_fd || st->driver->outside) {
+		r = trash_add_surely(st, op, from, name, ret->trash, &ret->gone);
+	} else {
+		r = trash_add(st, from, name, TRASH_SNAPSHOT, ret->trash);
+		ret->gone = r == 0;
+	}
+	if (!ret->gone && (r == -ENOSPC || r == -EDQUOT))
+		r = remove_where_it_is(st, op, s, from, name, r, ret);
+	return r;
 }
 
 static void delete_now(
         struct store *st, struct berth_op *op, const char *key, const char gone[TRASH_NAME])
 {
 	int r = trash_delete(st, op, gone, REMOVE_BUDGET_NS);
-	char msg[512];
 
 	if (r == -ETIME || r == -ECANCELED) {
 		trash_sweep_soon(st, false);
 	} else if (r < 0) {
-		snprintf(msg, sizeof(msg),
-		        "%s: snapshot '%s' is removed, but its content in '%s/trash/%s' is not: "
-		        "%s; tried again",
-		        st->host->plugin_name, key, st->root, gone, strerror(-r));
-		st->host->log(st->host, op, BERTH_LOG_WARN, msg);
+		tell_left(st, op, key, "trash", gone, r);
 		trash_sweep_soon(st, true);
 	}
 }
@@ -95,7 +112,8 @@ berth_status op_remove(struct berth_op *op, void *self, const struct berth_snap_
 {
 	struct store *st = self;
 	struct index *x = &st->own->index;
-	char name[NAME_LIMIT + 1], gone[TRASH_NAME];
+	char name[NAME_LIMIT + 1];
+	struct fate fate = {0};
 	struct snap *s = NULL;
 	berth_status r = check_key(st, op, "key", a->key, name);
 
@@ -107,29 +125,25 @@ berth_status op_remove(struct berth_op *op, void *self, const struct berth_snap_
 	if (r != BERTH_OK)
 		return r;
 
-	bool moved = true;
-	int e = into_trash(st, s, name, gone);
-	if (s && (e == -ENOSPC || e == -EDQUOT)) {
-		moved = false;
-		e = remove_where_it_is(st, op, s, name, e);
-	}
-	if (s && (e == 0 || e == -ENOENT))
+	int e = remove_from(st, op, s, store_dirfd(st, s->kind), name, &fate);
+	if (e == -ENOENT && !s->kind)
+		e = remove_from(st, op, s, st->layers_fd, name, &fate);
+	bool over = fate.gone || e == -ENOENT || !s->kind;
+	if (over)
 		index_let_go(s);
 	pthread_mutex_lock(&x->lock);
-	if (s && (e == 0 || e == -ENOENT)) {
+	if (over) {
 		index_remove(x, s);
-	} else if (s) {
+	} else {
 		s->phase = PHASE_READY;
 		pthread_cond_broadcast(&x->settled);
 	}
 	pthread_mutex_unlock(&x->lock);
-	if (!moved) /* it may have got there all the same */
-		trash_sweep_soon(st, false);
-	if (e < 0)
-		return e == -ENOENT ? (berth_status)BERTH_OK
-		                    : store_fail(st, op, e, "remove it", a->key);
-	if (moved)
-		delete_now(st, op, a->key, gone);
+	if (e < 0 && e != -ENOENT)
+		return store_fail(
+		        st, op, e, fate.gone ? "remove it for good" : "remove it", a->key);
+	if (*fate.trash)
+		delete_now(st, op, a->key, fate.trash);
 	return BERTH_OK;
 }
 

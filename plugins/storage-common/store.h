@@ -5,16 +5,17 @@
  * On disk, below the store's root:
  *   layers/NAME/{meta,...}  committed: complete and on the disk, or not there
  *   active/NAME/{meta,...}  being filled, or a container's own; complete once it is there
- *   new/N                   under construction
+ *   new/N                   under construction; removed, and a power cut may bring its name back
  *   trash/N, trash/N.part   removed, and perhaps not deleted yet: snapshots, parts of a deep tree
  * NAME is the snapshot's name with everything but letters, digits, '.', '_' and '-' as %XX. A
  * snapshot gets its place by rename, and loses it by rename; it gets it with its meta file, which
- * is on the disk before a layer has its name. So one without a meta file, or with one whose end was
- * cut off, is what a crash left, and goes at the start. One whose meta file is whole but not
- * understood is another version's: it is left alone and its name is not given away. What cannot be
- * read for any other reason fails the start. What else a snapshot's directory has is the driver's;
- * only "fs" has a meaning here: what usage is summed up of. Of a layer whose content lies elsewhere
- * it is a link to that, and "root" a directory that looks like its root.
+ * is on the disk before a layer has its name, and where it cannot be renamed it loses that file
+ * first. So one without a meta file, or with one whose end was cut off, is what a crash left, and
+ * goes at the start. One whose meta file is whole but not understood is another version's: it is
+ * left alone and its name is not given away. What cannot be read for any other reason fails the
+ * start. What else a snapshot's directory has is the driver's; only "fs" has a meaning here: what
+ * usage is summed up of. Of a layer whose content lies elsewhere it is a link to that, and "root" a
+ * directory that looks like its root.
  *
  * In memory an index of all snapshots, under one lock that is held over no hook and over no system
  * call that touches the disk.

@@ -12,7 +12,7 @@
 #define SWEEP_AGAIN_NS 5000000000ull
 #define SWEEP_SELDOM_NS 600000000000ull
 
-int trash_add(struct store *st, int dirfd, const char *name, enum trash_what what,
+static int move_to(struct store *st, int dirfd, const char *name, int to_dir, const char *ending,
         char ret_name[TRASH_NAME])
 {
 	char to[TRASH_NAME];
@@ -21,14 +21,46 @@ int trash_add(struct store *st, int dirfd, const char *name, enum trash_what wha
 		snprintf(to, sizeof(to), "%llu%s",
 		        (unsigned long long)__atomic_add_fetch(
 		                &st->own->serial, 1, __ATOMIC_RELAXED),
-		        what == TRASH_PART ? PART : "");
-		if (renameat2(dirfd, name, st->trash_fd, to, RENAME_NOREPLACE) == 0) {
+		        ending);
+		if (renameat2(dirfd, name, to_dir, to, RENAME_NOREPLACE) == 0) {
 			if (ret_name)
 				memcpy(ret_name, to, sizeof(to));
 			return 0;
 		}
 	} while (errno == EEXIST); /* of an earlier run */
 	return -errno;
+}
+
+int trash_add(struct store *st, int dirfd, const char *name, enum trash_what what,
+        char ret_name[TRASH_NAME])
+{
+	return move_to(st, dirfd, name, st->trash_fd, what == TRASH_PART ? PART : "", ret_name);
+}
+
+/* Others delete what they find in the trash, and nobody what is in new/ but a start, which has
+ * synced the directory that it came from by then. */
+int trash_add_surely(struct store *st, struct berth_op *op, int dirfd, const char *name,
+        char ret_name[TRASH_NAME], bool *ret_gone)
+{
+	char tmp[TRASH_NAME];
+	int r = move_to(st, dirfd, name, st->new_fd, "", tmp);
+
+	if (r == 0 && fsync(dirfd) < 0) {
+		r = -errno;
+		if (renameat2(st->new_fd, tmp, dirfd, name, RENAME_NOREPLACE) < 0 && ret_gone)
+			*ret_gone = true;
+	}
+	if (r < 0)
+		return r;
+	if (ret_gone)
+		*ret_gone = true;
+	r = trash_add(st, st->new_fd, tmp, TRASH_SNAPSHOT, ret_name);
+	if (r < 0 && trash_delete_at(st, op, st->new_fd, tmp) == 0) {
+		if (ret_name)
+			*ret_name = '\0';
+		r = 0;
+	}
+	return r;
 }
 
 int store_discard(struct store *st, int dirfd, const char *name)
@@ -239,23 +271,27 @@ int trash_delete(struct store *st, struct berth_op *op, const char *name, uint64
 	return r;
 }
 
-int trash_delete_at(
-        struct store *st, struct berth_op *op, int dirfd, const char *name, bool meta_first)
+int trash_disown(int dirfd, const char *name)
 {
-	const struct sweep s = {.st = st, .op = op};
-	struct meta m;
 	int fd = tree_open(dirfd, name), r = 0;
 
 	if (fd < 0)
 		return fd;
-	int known = st->driver->destroy ? meta_read(fd, &m) : 0;
-	if (known < 0 && !meta_is_none(known) && known != META_FOREIGN)
-		r = known;
-	if (r == 0 && meta_first &&
-	        ((unlinkat(fd, "meta", 0) < 0 && errno != ENOENT) || fsync(fd) < 0))
+	if ((unlinkat(fd, "meta", 0) < 0 && errno != ENOENT) || fsync(fd) < 0)
 		r = -errno;
-	if (r == 0 && st->driver->destroy)
-		r = call_destroy(&s, fd, known == 0 ? &m : NULL);
+	close(fd);
+	return r;
+}
+
+int trash_delete_at(struct store *st, struct berth_op *op, int dirfd, const char *name)
+{
+	const struct sweep s = {.st = st, .op = op};
+	int fd = tree_open(dirfd, name), r = 0;
+
+	if (fd < 0)
+		return fd;
+	if (st->driver->destroy)
+		r = destroy_content(&s, fd);
 	close(fd);
 	return r < 0 ? r : remove_dir(&s, dirfd, name, 0);
 }

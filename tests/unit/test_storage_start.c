@@ -250,6 +250,20 @@ static void where_a_read_fails_the_start_fails(void **s)
 	}
 }
 
+/* What a killed process has renamed may come back until it is synced. */
+static void where_a_sync_fails_nothing_is_deleted(void **s)
+{
+	fill();
+	for (int n = 0; n < 2; n++) {
+		put_in(state, "fail-fsync", n ? "1 5" : "0 5");
+		refused(n ? "active': Input/output error" : "layers': Input/output error");
+		assert_nothing_was_lost();
+		assert_int_equal(entries("new"), 1);
+	}
+	start();
+	assert_all_is_well();
+}
+
 int main(int argc, char **argv) /* [FILTER] */
 {
 	const struct CMUnitTest tests[] = {
@@ -259,6 +273,7 @@ int main(int argc, char **argv) /* [FILTER] */
 	        T(what_is_no_snapshot_is_left_alone),
 	        T(without_descriptors_the_start_fails),
 	        T(where_a_read_fails_the_start_fails),
+	        T(where_a_sync_fails_nothing_is_deleted),
 	};
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]);
