@@ -361,8 +361,9 @@ static int commit_dir(struct store *st, struct berth_op *op, struct snap *from, 
 	return r;
 }
 
+/* sealed: a copy of `from`, for others may look at that meanwhile. */
 static berth_status seal_and_commit(struct store *st, struct berth_op *op, struct snap *from,
-        const char *from_name, struct snap *to, const char *to_name)
+        struct snap *sealed, const char *from_name, struct snap *to, const char *to_name)
 {
 	/* None is open of what was prepared as no layer, or by an earlier process. Its sync does
 	 * not tell what another's was told, and no layer of ours depends on it: a pull prepares
@@ -375,9 +376,9 @@ static berth_status seal_and_commit(struct store *st, struct berth_op *op, struc
 	if (fd < 0)
 		return store_fail(st, op, errno, "commit it", from->key);
 	berth_status r =
-	        st->driver->seal ? st->driver->seal(st, op, from, fd) : (berth_status)BERTH_OK;
+	        st->driver->seal ? st->driver->seal(st, op, sealed, fd) : (berth_status)BERTH_OK;
 	if (r == BERTH_OK) {
-		memcpy(to->own, from->own, sizeof(to->own));
+		memcpy(to->own, sealed->own, sizeof(to->own));
 		int e = commit_dir(st, op, from, fd, to, from_name, to_name);
 		if (e < 0)
 			r = store_fail(st, op, e, "commit it", from->key);
@@ -387,12 +388,23 @@ static berth_status seal_and_commit(struct store *st, struct berth_op *op, struc
 	return r;
 }
 
+static void end_commit(struct store *st, struct snap *from)
+{
+	from->committing = false;
+	from->pins--;
+	pthread_cond_broadcast(&st->own->index.settled);
+}
+
+/* Wants the lock held, as end_commit() does. */
 static berth_status claim_commit(struct store *st, struct berth_op *op,
         const struct berth_snap_args *a, struct snap **from, struct snap **to)
 {
-	berth_status r = find_snap(st, op, a->key, from);
 	const char *parent = a->parent && *a->parent ? a->parent : NULL;
+	berth_status r;
 
+	/* Of two that commit one snapshot the second finds it gone, or takes up what failed. */
+	while ((r = find_snap(st, op, a->key, from)) == BERTH_OK && (*from)->committing)
+		pthread_cond_wait(&st->own->index.settled, &st->own->index.lock);
 	if (r != BERTH_OK)
 		return r;
 	if ((*from)->kind != BERTH_SNAP_ACTIVE)
@@ -408,10 +420,10 @@ static berth_status claim_commit(struct store *st, struct berth_op *op,
 		parent = own;
 	}
 	(*from)->pins++; /* claim() may wait for others */
+	(*from)->committing = true;
 	r = claim(st, op, a->name, parent, BERTH_SNAP_COMMITTED, to);
 	if (r != BERTH_OK) {
-		(*from)->pins--;
-		pthread_cond_broadcast(&st->own->index.settled);
+		end_commit(st, *from);
 		return r;
 	}
 	(*to)->layer = (*from)->layer;
@@ -423,6 +435,7 @@ static berth_status claim_commit(struct store *st, struct berth_op *op,
 
 static berth_status op_commit(struct berth_op *op, void *self, const struct berth_snap_args *a)
 {
+	struct snap sealed = {0};
 	struct store *st = self;
 	struct index *x = &st->own->index;
 	char from_name[NAME_LIMIT + 1], to_name[NAME_LIMIT + 1];
@@ -435,14 +448,18 @@ static berth_status op_commit(struct berth_op *op, void *self, const struct bert
 		return r;
 	pthread_mutex_lock(&x->lock);
 	r = claim_commit(st, op, a, &from, &to);
+	if (r == BERTH_OK)
+		sealed = *from;
 	pthread_mutex_unlock(&x->lock);
 	if (r != BERTH_OK)
 		return r;
 
-	r = seal_and_commit(st, op, from, from_name, to, to_name);
+	r = seal_and_commit(st, op, from, &sealed, from_name, to, to_name);
 	if (r != BERTH_OK) {
 		unclaim(st, to);
-		index_unpin(x, from);
+		pthread_mutex_lock(&x->lock);
+		end_commit(st, from);
+		pthread_mutex_unlock(&x->lock);
 		return r;
 	}
 	pthread_mutex_lock(&x->lock);

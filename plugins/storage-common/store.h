@@ -57,13 +57,15 @@ struct snap {
 	bool layer;       /* one image layer alone, its parent not known yet: see make() */
 	bool is_volatile; /* what is written to it is worth nothing after a reboot */
 	bool broken;      /* while loading: something below it is missing */
+	bool committing;  /* by one op at a time */
 	/* Of a layer that is being filled: its directory, open since nothing was written, so that
 	 * its sync tells of all that went wrong since; -1 = none. And what a sync told. */
 	int fd, lost;
 	char boot[BOOT_ID_LEN + 1]; /* the boot that it was made in */
 	uint64_t created_ns;
 	/* Of the driver's making, kept in the meta file: fields "key=value" with a space between
-	 * them, no control characters. Changed by plan() and seal() alone. */
+	 * them, no control characters. Changed by plan() and seal() alone, and seal() has a copy of
+	 * the snapshot. */
 	char own[OWN_LIMIT + 1];
 	/* what was found when usage was asked for last */
 	uint64_t bytes, inodes, walked_ns, walk_cost_ns;
