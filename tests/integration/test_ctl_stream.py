@@ -280,10 +280,11 @@ def test_port_forward(real, server):  # noqa: F811
             assert s.recv(100) == b"QUICK"
         lazy.close()
         wait_for(lambda: len(children(f.p.pid)) == 0)
-    with Forward(real, pod, "--address", "::1", ":7002") as f, f.connect() as s:
-        assert s.recv(100) == b""
-        time.sleep(0.2)
-    assert b"port 7002" in f.errors and b"refused" in f.errors
+    with Forward(real, pod, "--address", "::1", ":7002") as f:
+        with f.connect() as s:
+            assert s.recv(100) == b""
+        words = f.p.stderr.readline()  # told once both sides have gone; waits for it
+    assert b"port 7002" in words and b"refused" in words, words + f.errors
     s = socket.socket()
     s.bind(("127.0.0.1", 0))
     s.listen()
