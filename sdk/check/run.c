@@ -62,6 +62,8 @@ void skip(const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(reason, REASON_MAX, fmt, ap);
 	va_end(ap);
+	for (char *end = reason; (end = strchr(end, '\n'));)
+		*end = ' '; /* the report has a line for each test */
 	_exit(SKIPPED);
 }
 
