@@ -403,18 +403,23 @@ int berth_mount_clone(
 	return open_one(m->mounts[0], &p, restricted, ret_err);
 }
 
+/* 1 where m is one overlay, 0 where it is anything else. */
+static int overlay_plan(
+        const struct berth_mounts_result *m, struct mount_plan *p, struct berth_error **ret_err)
+{
+	if (m->n != 1 || strcmp(m->mounts[0]->type, "overlay") != 0)
+		return 0;
+	return mount_plan_init(p, m->mounts[0], ret_err) < 0 ? -1 : 1;
+}
+
 int berth_mount_top_layer(
         const struct berth_mounts_result *m, char **ret, struct berth_error **ret_err)
 {
 	_cleanup_(mount_plan_finish) struct mount_plan p = {0};
+	int r = overlay_plan(m, &p, ret_err);
 
-	*ret = NULL;
-	if (m->n != 1 || strcmp(m->mounts[0]->type, "overlay") != 0)
-		return 0;
-	if (mount_plan_init(&p, m->mounts[0], ret_err) < 0)
-		return -1;
-	*ret = berth_strdup(p.lowers ? p.lowers[0] : NULL);
-	return 0;
+	*ret = r > 0 && p.lowers ? berth_strdup(p.lowers[0]) : NULL;
+	return r < 0 ? -1 : 0;
 }
 
 /* Of a mount that does not say it. */
@@ -436,15 +441,12 @@ int berth_mount_upper_dir(
         const struct berth_mounts_result *m, char **ret, struct berth_error **ret_err)
 {
 	_cleanup_(mount_plan_finish) struct mount_plan p = {0};
+	int r = overlay_plan(m, &p, ret_err);
+	bool plain = r > 0 && !p.program && !overlay_has(&p, "redirect_dir") &&
+	             !overlay_has(&p, "metacopy");
 
-	*ret = NULL;
-	if (m->n != 1 || strcmp(m->mounts[0]->type, "overlay") != 0)
-		return 0;
-	if (mount_plan_init(&p, m->mounts[0], ret_err) < 0)
-		return -1;
-	if (!p.program && !overlay_has(&p, "redirect_dir") && !overlay_has(&p, "metacopy"))
-		*ret = berth_strdup(mount_plan_param(&p, "upperdir"));
-	return 0;
+	*ret = plain ? berth_strdup(mount_plan_param(&p, "upperdir")) : NULL;
+	return r < 0 ? -1 : 0;
 }
 
 int berth_mount_clone_path(const char *path, bool restricted, struct berth_error **ret_err)

@@ -1,5 +1,4 @@
 /* core/stats: the sampler, over cgroups made up in a directory. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -22,6 +21,7 @@
 #include "base/fd.h"
 #include "base/mem.h"
 #include "stats/sampler.h"
+#include "stats_fixture.h"
 
 static char dir[] = "/tmp/berth-sampler-XXXXXX";
 static struct berth_loop *loop;
@@ -30,21 +30,8 @@ static struct berth_sampler *sampler;
 
 static void put(const char *cgroup, const char *file, const char *text)
 {
-	_cleanup_free_ char *path = berth_asprintf("%s%s", dir, cgroup);
-	_cleanup_free_ char *name = berth_asprintf("%s/%s", path, file);
-	assert_int_equal(berth_mkdir_p(path, 0755), 0);
-	assert_int_equal(
-	        berth_write_file_atomic(AT_FDCWD, name, text, strlen(text), 0644, false), 0);
-}
-
-static unsigned int open_fds(void)
-{
-	unsigned int n = 0;
-	DIR *d = opendir("/proc/self/fd");
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
+	_cleanup_free_ char *name = berth_asprintf("%s/%s", cgroup, file);
+	put_at(dir, name, text);
 }
 
 static int set_up(void **state)

@@ -18,17 +18,13 @@
 #include "stats/cgroup.h"
 #include "stats/detail.h"
 #include "stats/netdev.h"
+#include "stats_fixture.h"
 
 static char dir[] = "/tmp/berth-stats-XXXXXX";
 
 static void put(const char *name, const char *text)
 {
-	_cleanup_free_ char *path = berth_asprintf("%s/%s", dir, name);
-	_cleanup_free_ char *parent = berth_strdup(path);
-	*strrchr(parent, '/') = '\0';
-	assert_int_equal(berth_mkdir_p(parent, 0755), 0);
-	assert_int_equal(
-	        berth_write_file_atomic(AT_FDCWD, path, text, strlen(text), 0644, false), 0);
+	put_at(dir, name, text);
 }
 
 static int usage(bool v2, const char *path, struct berth_cgroup_usage *ret)

@@ -1,5 +1,4 @@
 /* core/stats: files that stay open between samples. */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -19,18 +18,13 @@
 #include "base/mem.h"
 #include "stats/cgroup.h"
 #include "stats/kept.h"
+#include "stats_fixture.h"
 
 static char dir[] = "/tmp/berth-kept-XXXXXX";
 
-/* Another file of that name: an fd of the one before does not see it. */
 static void put(const char *name, const char *text)
 {
-	_cleanup_free_ char *path = berth_asprintf("%s/%s", dir, name);
-	_cleanup_free_ char *parent = berth_strdup(path);
-	*strrchr(parent, '/') = '\0';
-	assert_int_equal(berth_mkdir_p(parent, 0755), 0);
-	assert_int_equal(
-	        berth_write_file_atomic(AT_FDCWD, path, text, strlen(text), 0644, false), 0);
+	put_at(dir, name, text);
 }
 
 /* Into the same file, as a kernel does. */
@@ -39,16 +33,6 @@ static void change(const char *name, const char *text)
 	_cleanup_free_ char *path = berth_asprintf("%s/%s", dir, name);
 	_cleanup_close_ int fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
 	assert_int_equal(berth_write_all(fd, text, strlen(text)), 0);
-}
-
-static unsigned int open_fds(void)
-{
-	unsigned int n = 0;
-	DIR *d = opendir("/proc/self/fd");
-	while (readdir(d))
-		n++;
-	closedir(d);
-	return n;
 }
 
 static struct berth_cg_source source(const char *path, struct berth_kept *k)
