@@ -1,3 +1,4 @@
+#include "host_fixture.h"
 #include "runc_fixture.h"
 
 #include <fcntl.h>
@@ -111,13 +112,7 @@ int setup(void **state)
 	snprintf(e->log, sizeof(e->log), "%s/log", e->dir);
 	e->loop = berth_loop_new();
 	berth_child_init(e->loop, on_orphan, e);
-	e->host = berth_plugin_host_new(&(struct berth_plugin_host_opts){.loop = e->loop,
-	        .plugin_dir = e->dir,
-	        .state_root = e->dir,
-	        .run_root = e->dir,
-	        .host_version = "test",
-	        .on_event = on_event,
-	        .event_arg = e});
+	e->host = host_in(e->dir, e->loop, on_event, e);
 	make_rootfs(e);
 	set_up_monitor(e);
 	e->rt = make_instance(e, "/usr/sbin/runc");

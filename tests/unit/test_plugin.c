@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "loop/child.h"
 #include "loop/pool.h"
+#include "host_fixture.h"
 #include "plugin/host.h"
 
 static const char *probe_path;
@@ -70,13 +71,7 @@ static int setup(void **state)
 	assert_non_null(mkdtemp(e->dir));
 	e->loop = berth_loop_new();
 	berth_child_init(e->loop, NULL, NULL);
-	e->host = berth_plugin_host_new(&(struct berth_plugin_host_opts){.loop = e->loop,
-	        .plugin_dir = e->dir,
-	        .state_root = e->dir,
-	        .run_root = e->dir,
-	        .host_version = "test",
-	        .on_event = on_event,
-	        .event_arg = e});
+	e->host = host_in(e->dir, e->loop, on_event, e);
 	e->workers = berth_pool_new(
 	        &(struct berth_pool_opts){.name = "flow", .max_threads = 8, .max_queued = 100});
 	struct berth_error *err = NULL;
