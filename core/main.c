@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/cgroup.h"
 #include "base/fd.h"
 #include "base/log.h"
 #include "base/mem.h"
@@ -347,7 +348,7 @@ static int serve(const struct options *o, struct berth_config *config)
 	berth_spec_host_probe(&p.d.host);
 	p.d.sampler = berth_sampler_new(&(struct berth_sampler_opts){.loop = p.d.loop,
 	        .workers = p.d.flows,
-	        .mount = "/sys/fs/cgroup",
+	        .mount = BERTH_CGROUP_ROOT,
 	        .v2 = p.d.host.cgroup_v2});
 	berth_selinux_probe(&p.d.selinux);
 	if (p.d.selinux.why)

@@ -36,17 +36,17 @@ char **berth_cgroup_procs(const char *cgroup)
 		return NULL;
 	while (*cgroup == '/')
 		cgroup++;
-	_cleanup_free_ char *unified = berth_asprintf("/sys/fs/cgroup/%s/cgroup.procs", cgroup);
+	_cleanup_free_ char *unified = berth_asprintf(BERTH_CGROUP_ROOT "/%s/cgroup.procs", cgroup);
 	if (access(unified, W_OK) == 0)
 		return berth_strv_append(NULL, unified);
-	DIR *d = opendir("/sys/fs/cgroup");
+	DIR *d = opendir(BERTH_CGROUP_ROOT);
 	if (!d)
 		return NULL;
 	for (struct dirent *e; (e = readdir(d)) && berth_strv_len(v) < MAX_HIERARCHIES;) {
 		if (e->d_name[0] == '.' || e->d_type == DT_LNK)
 			continue;
 		_cleanup_free_ char *path =
-		        berth_asprintf("/sys/fs/cgroup/%s/%s/cgroup.procs", e->d_name, cgroup);
+		        berth_asprintf(BERTH_CGROUP_ROOT "/%s/%s/cgroup.procs", e->d_name, cgroup);
 		if (access(path, W_OK) == 0 && is_hierarchy(path))
 			v = berth_strv_append(v, path);
 	}
@@ -60,13 +60,14 @@ static const char *const own_hierarchies[] = {"memory", "pids", "cpu,cpuacct", "
 static char **own_dirs(const char *cgroup)
 {
 	char **v = NULL;
-	if (access("/sys/fs/cgroup/cgroup.controllers", F_OK) == 0) {
-		_cleanup_free_ char *path = berth_asprintf("/sys/fs/cgroup%s", cgroup);
+	if (access(BERTH_CGROUP_ROOT "/cgroup.controllers", F_OK) == 0) {
+		_cleanup_free_ char *path = berth_asprintf(BERTH_CGROUP_ROOT "%s", cgroup);
 		return berth_strv_append(NULL, path);
 	}
 	for (const char *const *h = own_hierarchies; *h; h++) {
-		_cleanup_free_ char *root = berth_asprintf("/sys/fs/cgroup/%s/cgroup.procs", *h);
-		_cleanup_free_ char *path = berth_asprintf("/sys/fs/cgroup/%s%s", *h, cgroup);
+		_cleanup_free_ char *root =
+		        berth_asprintf(BERTH_CGROUP_ROOT "/%s/cgroup.procs", *h);
+		_cleanup_free_ char *path = berth_asprintf(BERTH_CGROUP_ROOT "/%s%s", *h, cgroup);
 		if (access(root, F_OK) == 0)
 			v = berth_strv_append(v, path);
 	}

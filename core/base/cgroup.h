@@ -4,6 +4,8 @@
 
 #include <sys/types.h>
 
+#define BERTH_CGROUP_ROOT "/sys/fs/cgroup" /* where the hierarchies are mounted */
+
 /* Who makes cgroups: the kubelet's --cgroup-driver. */
 enum berth_cgroup_driver { BERTH_CGROUPFS, BERTH_CGROUP_SYSTEMD };
 

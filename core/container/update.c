@@ -15,7 +15,6 @@
 #include "spec/inforce.h"
 #include "spec/resources.h"
 
-#define CGROUP_MOUNT "/sys/fs/cgroup"
 #define SYSTEMCTL "/usr/bin/systemctl"
 #define SCORE_ROUNDS 8
 #define LIMIT_PROC_VALUE 64
@@ -53,7 +52,7 @@ static struct berth_cg_source cgroup_of(const struct berth_container *c, char **
 	*ret_path = c->limits_cgroup ? berth_strdup(c->limits_cgroup)
 	                             : berth_cgroup_path_of(c->cgroups_path);
 	return (struct berth_cg_source){
-	        .mount = CGROUP_MOUNT, .path = *ret_path, .v2 = c->d->host.cgroup_v2};
+	        .mount = BERTH_CGROUP_ROOT, .path = *ret_path, .v2 = c->d->host.cgroup_v2};
 }
 
 /* ---- the score ---- */

@@ -8,13 +8,12 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include "base/cgroup.h"
 #include "base/fd.h"
 #include "base/mem.h"
 #include "security/apparmor.h"
 #include "security/caps.h"
 #include "spec/spec.h"
-
-#define CGROUP_ROOT "/sys/fs/cgroup"
 
 static bool has_word(const char *text, const char *word)
 {
@@ -28,7 +27,8 @@ static bool has_word(const char *text, const char *word)
 static bool v2_controller(const char *name)
 {
 	_cleanup_free_ char *text = NULL;
-	return berth_read_file(-1, CGROUP_ROOT "/cgroup.controllers", 4096, &text, NULL) == 0 &&
+	return berth_read_file(-1, BERTH_CGROUP_ROOT "/cgroup.controllers", 4096, &text, NULL) ==
+	               0 &&
 	       has_word(text, name);
 }
 
@@ -47,14 +47,15 @@ void berth_spec_host_probe(struct berth_spec_host *ret)
 	struct statfs fs;
 
 	*ret = (struct berth_spec_host){.seccomp_root = "/var/lib/kubelet/seccomp"};
-	ret->cgroup_v2 = statfs(CGROUP_ROOT, &fs) == 0 && fs.f_type == CGROUP2_SUPER_MAGIC;
+	ret->cgroup_v2 = statfs(BERTH_CGROUP_ROOT, &fs) == 0 && fs.f_type == CGROUP2_SUPER_MAGIC;
 	/* /proc/swaps is there where the kernel has swap at all. */
 	ret->swap_accounting =
-	        ret->cgroup_v2
-	                ? v2_controller("memory") && access("/proc/swaps", F_OK) == 0
-	                : access(CGROUP_ROOT "/memory/memory.memsw.limit_in_bytes", F_OK) == 0;
-	ret->hugetlb = ret->cgroup_v2 ? v2_controller("hugetlb")
-	                              : access(CGROUP_ROOT "/hugetlb/cgroup.procs", F_OK) == 0;
+	        ret->cgroup_v2 ? v2_controller("memory") && access("/proc/swaps", F_OK) == 0
+	                       : access(BERTH_CGROUP_ROOT "/memory/memory.memsw.limit_in_bytes",
+	                                 F_OK) == 0;
+	ret->hugetlb = ret->cgroup_v2
+	                       ? v2_controller("hugetlb")
+	                       : access(BERTH_CGROUP_ROOT "/hugetlb/cgroup.procs", F_OK) == 0;
 	ret->apparmor = berth_apparmor_enabled();
 	ret->can_lower_oom = effective_cap(CAP_SYS_RESOURCE);
 	if (berth_read_file(-1, "/proc/self/oom_score_adj", 64, &adj, NULL) == 0)
